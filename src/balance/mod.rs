@@ -1,0 +1,17 @@
+//! Who gets the request: scores, the snapshot in force, and the pick. Pure.
+
+mod backend;
+mod snapshot;
+
+pub use backend::{Backend, Category, Score, Slot};
+pub use snapshot::{Snapshot, Source};
+
+/// How a backend is picked (`--balance`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Score-weighted random, kept within each backend's fair share of what is in flight.
+    #[default]
+    Bounded,
+    /// Score-weighted random and nothing else: exactly proportional, without memory.
+    WeightedRandom,
+}

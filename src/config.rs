@@ -1,0 +1,132 @@
+//! What the operator asked for, validated and plain.
+//!
+//! [`Config`] is the whole process; [`ShardConfig`] is the part one worker needs, with the
+//! process-wide limits already divided by the number of workers. Only `cli` knows where a value came from.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::balance::{Balance, Score};
+use crate::http::HeadLimits;
+
+/// The settings of one process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses to listen on, in the order given; every worker listens on all of them.
+    pub listen: Vec<SocketAddr>,
+    /// Worker cores in ascending order, at least one.
+    pub cores: Vec<usize>,
+    /// The core that runs the agent link; may be one of `cores`.
+    pub control_core: usize,
+    /// The deployment agent, if one is to be dialled.
+    pub agent: Option<AgentConfig>,
+    /// Backends that do not depend on an agent.
+    pub backends: Vec<StaticBackend>,
+    /// Port of backends that name none; 1–65535.
+    pub target_port: Option<u16>,
+    /// How a backend is picked.
+    pub balance: Balance,
+    /// Entries the cache may hold in the whole process (0–10⁹).
+    pub cache_capacity: u64,
+    /// Timeouts of a connection and a request.
+    pub timeouts: Timeouts,
+    /// Bounds on a message head.
+    pub head: HeadLimits,
+    /// Largest request body in bytes; larger ones are answered 413.
+    pub body_bytes_max: Option<u64>,
+    /// Client connections of the whole process; further ones wait in the backlog.
+    pub connections_max: usize,
+}
+
+/// Where the deployment agent is and how patiently it is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path and query of the WebSocket resource, beginning with `/`.
+    pub path: String,
+    /// First wait between two dials.
+    pub backoff_min: Duration,
+    /// Longest wait between two dials.
+    pub backoff_max: Duration,
+}
+
+/// One `--backend NAME[:PORT][=SCORE]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StaticBackend {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port; [`Config::target_port`] when absent.
+    pub port: Option<u16>,
+    /// Weight; 100 when not given.
+    pub score: Score,
+}
+
+/// How long we wait for whom. All are positive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A request head, from its first byte to its last (408).
+    pub header: Duration,
+    /// A silent keep-alive connection between two requests (closed without a word).
+    pub idle: Duration,
+    /// A silent client in the middle of its request body (408).
+    pub body: Duration,
+    /// A connection to a backend.
+    pub connect: Duration,
+    /// The silence we bear from a backend: before its head 504, within its body a cut.
+    pub request: Duration,
+    /// A client that does not take its response.
+    pub write: Duration,
+    /// A tunnel in which nothing moves.
+    pub tunnel: Duration,
+    /// Requests in flight when we are told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            body: Duration::from_secs(10),
+            connect: Duration::from_secs(2),
+            request: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            tunnel: Duration::from_secs(3600),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The part of [`Config`] that one worker reads.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which worker this is, counted from 0 in core order.
+    pub worker: usize,
+    /// How a backend is picked.
+    pub balance: Balance,
+    /// Timeouts of a connection and a request.
+    pub timeouts: Timeouts,
+    /// Bounds on a message head.
+    pub head: HeadLimits,
+    /// Largest request body in bytes.
+    pub body_bytes_max: Option<u64>,
+    /// Client connections this worker holds at most, at least 1.
+    pub connections_max: usize,
+}
+
+impl Config {
+    /// The share of worker number `worker` (counted from 0 in core order). Divided limits are at least 1.
+    pub fn shard(&self, worker: usize) -> ShardConfig {
+        ShardConfig {
+            worker,
+            balance: self.balance,
+            timeouts: self.timeouts,
+            head: self.head,
+            body_bytes_max: self.body_bytes_max,
+            connections_max: (self.connections_max / self.cores.len().max(1)).max(1),
+        }
+    }
+}

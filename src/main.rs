@@ -1,0 +1,2 @@
+//! The program: parse arguments, boot, exit code.
+fn main() {}
