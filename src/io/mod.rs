@@ -5,6 +5,12 @@
 //! The seam is readiness-shaped: try, and when it would block, wait for a bit. No `Send`, no locks: an `Io` and all
 //! that it hands out stay on their core, except [`Bell`], whose only purpose is to be rung from another thread.
 
+pub mod driver;
+mod slots;
+mod socket;
+mod stream;
+pub mod wake;
+
 use std::future::Future;
 use std::io::{IoSlice, Result};
 use std::net::SocketAddr;

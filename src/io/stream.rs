@@ -1,0 +1,175 @@
+//! What a [`Driver`](super::driver::Driver) hands out: sockets, listeners, timers. Each is a descriptor and a slot.
+
+use std::io::{ErrorKind, IoSlice, Result};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use super::driver::Registered;
+use super::slots::{FINISHED, READABLE, RESET, WRITABLE};
+use super::{Interest, Listener, Status, Stream, Timer, socket};
+use crate::time::Instant;
+
+/// A TCP connection, client's or backend's.
+pub struct Socket {
+    // Before the descriptor: the slot is released while its token cannot yet be anybody else's.
+    slot: Registered,
+    fd: OwnedFd,
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd, slot: Registered) -> Self {
+        Self { slot, fd }
+    }
+
+    /// Clears `bit` when the outcome shows that the kernel has nothing more of it.
+    fn note(&self, outcome: &Result<usize>, asked: usize, bit: u8, sticky: u8) {
+        let is_drained = match outcome {
+            Ok(n) => *n < asked,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        if is_drained {
+            self.slot.with(|slots, index| {
+                if !slots.has(index, sticky) {
+                    slots.clear(index, bit);
+                }
+            });
+        }
+    }
+}
+
+impl Stream for Socket {
+    fn recv(&self, into: &mut [u8]) -> Result<usize> {
+        if !self.slot.with(|slots, index| slots.has(index, READABLE)) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let outcome = socket::recv(self.fd.as_fd(), into);
+        self.note(&outcome, into.len(), READABLE, FINISHED | RESET);
+        outcome
+    }
+
+    fn send(&self, from: &[IoSlice<'_>]) -> Result<usize> {
+        if !self.slot.with(|slots, index| slots.has(index, WRITABLE)) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let asked = from.iter().map(|slice| slice.len()).sum();
+        let outcome = socket::send(self.fd.as_fd(), from);
+        self.note(&outcome, asked, WRITABLE, RESET);
+        outcome
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<Status> {
+        let (ready, replaced) = self.slot.with(|slots, index| slots.poll(index, interest, cx));
+        drop(replaced);
+        ready.map(|()| self.status())
+    }
+
+    fn status(&self) -> Status {
+        self.slot.with(|slots, index| slots.status(index))
+    }
+
+    fn is_quiet(&self) -> bool {
+        let status = self.status();
+        if status.is_finished || status.is_reset {
+            return false;
+        }
+        if !status.is_readable {
+            return true;
+        }
+        // The bit may be left over from a read that filled its slice exactly.
+        let mut one = [0];
+        let outcome = socket::peek(self.fd.as_fd(), &mut one);
+        let is_quiet = matches!(&outcome, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        if is_quiet {
+            self.slot.with(|slots, index| slots.clear(index, READABLE));
+        }
+        is_quiet
+    }
+
+    fn connected(&self) -> Result<()> {
+        socket::take_error(self.fd.as_fd())
+    }
+
+    fn finish(&self) {
+        socket::shutdown_write(self.fd.as_fd());
+    }
+
+    fn abort(&self) {
+        socket::reset_on_close(self.fd.as_fd());
+    }
+
+    fn set_deadline(&self, deadline: Option<Instant>) {
+        self.slot.with(|slots, index| slots.set_deadline(index, deadline));
+    }
+
+    fn watch(&self, tag: Option<u64>) {
+        let forgotten = self.slot.with(|slots, index| {
+            slots.set_tag(index, tag);
+            // Whoever takes the stream next is another task; do not keep this one's memory alive.
+            slots.forget_waker(index)
+        });
+        drop(forgotten);
+    }
+}
+
+/// A listening socket of this core.
+pub struct Accepting {
+    slot: Registered,
+    listener: TcpListener,
+}
+
+impl Accepting {
+    pub(super) fn new(listener: TcpListener, slot: Registered) -> Self {
+        Self { slot, listener }
+    }
+}
+
+impl Listener for Accepting {
+    type Stream = Socket;
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(Socket, SocketAddr)>> {
+        loop {
+            let (ready, replaced) =
+                self.slot.with(|slots, index| slots.poll(index, Interest::READ, cx));
+            drop(replaced);
+            if ready.is_pending() {
+                return Poll::Pending;
+            }
+            match socket::accept(&self.listener) {
+                Ok((fd, peer)) => {
+                    // Optimistic bits: the request has often arrived by now, and an edge corrects them if not.
+                    let slot = self.slot.driver().register_stream(&fd, READABLE | WRITABLE)?;
+                    return Poll::Ready(Ok((Socket::new(fd, slot), peer)));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.slot.with(|slots, index| slots.clear(index, READABLE));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// A deadline that belongs to no socket.
+pub struct Deadline {
+    slot: Registered,
+}
+
+impl Deadline {
+    pub(super) fn new(slot: Registered) -> Self {
+        Self { slot }
+    }
+}
+
+impl Timer for Deadline {
+    fn set(&self, deadline: Option<Instant>) {
+        self.slot.with(|slots, index| slots.set_deadline(index, deadline));
+    }
+
+    fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let (ready, replaced) =
+            self.slot.with(|slots, index| slots.poll(index, Interest::NONE, cx));
+        drop(replaced);
+        if ready.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
