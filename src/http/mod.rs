@@ -1,4 +1,32 @@
 //! HTTP/1.x bytes to meaning and back (RFC 9110, RFC 9112). Pure.
+//!
+//! The way of a message: [`HeadScan`] finds where its head ends, [`RequestHead`] or [`ResponseHead`]
+//! says what stands in it, [`framing`] decides once how long its body is, [`BodyDecoder`] takes the
+//! body out of its coding, [`forward`] writes the head for the other side in our own words.
+//! What we refuse has a name in [`reject`] and a text in [`answer`].
+
+pub mod answer;
+pub mod body;
+pub mod field;
+pub mod forward;
+pub mod framing;
+pub mod reject;
+pub mod request;
+pub mod response;
+pub mod scan;
+pub mod target;
+mod trailer;
+
+pub use answer::{Answer, Refusal};
+pub use body::{BodyDecoder, Decoded};
+pub use field::{Field, FieldKind, Fields, Span};
+pub use forward::{PeerTrust, RequestForward, ResponseForward};
+pub use framing::{Framing, RequestPlan, ResponsePlan};
+pub use reject::{BadResponse, Reject};
+pub use request::{Method, RequestHead, Version};
+pub use response::ResponseHead;
+pub use scan::HeadScan;
+pub use target::{Target, TargetForm};
 
 /// Bounds on a message head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
