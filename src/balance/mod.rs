@@ -1,9 +1,12 @@
 //! Who gets the request: scores, the snapshot in force, and the pick. Pure.
 
+mod alias;
 mod backend;
+mod picker;
 mod snapshot;
 
 pub use backend::{Backend, Category, Score, Slot};
+pub use picker::{EXCLUDED_MAX, Picker};
 pub use snapshot::{Snapshot, Source};
 
 /// How a backend is picked (`--balance`).
