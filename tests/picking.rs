@@ -1,0 +1,227 @@
+//! The picker as a worker meets it: shares in a closed loop, movement under saturation, who is never asked.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use balancer::balance::{
+    Backend, Balance, Category, EXCLUDED_MAX, Picker, Score, Slot, Snapshot, Source,
+};
+use proptest::prelude::*;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+fn backend(slot: u32, score: f64, category: Category, is_resolved: bool) -> Backend {
+    let name: Arc<str> = format!("app-{slot}").into();
+    Backend {
+        slot: Slot(slot),
+        name: Arc::clone(&name),
+        authority: name,
+        score: Score::new(score).unwrap(),
+        category,
+        addresses: is_resolved.then(|| "127.0.0.1:80".parse().unwrap()).into_iter().collect(),
+    }
+}
+
+fn snapshot(backends: Vec<Backend>) -> Snapshot {
+    let slots = backends.iter().map(|b| b.slot.index() + 1).max().unwrap_or(0);
+    Snapshot { epoch: 1, source: Source::Agent, slots, backends }
+}
+
+fn scored(scores: &[f64]) -> Snapshot {
+    let number = |(slot, &score): (usize, &f64)| backend(slot as u32, score, Category::Low, true);
+    snapshot(scores.iter().enumerate().map(number).collect())
+}
+
+fn picker(balance: Balance, snapshot: &Snapshot) -> Picker {
+    let mut picker = Picker::new(balance);
+    picker.apply(snapshot);
+    picker
+}
+
+/// `clients` that each wait for their answer before they ask again; `service(slot, rng)` is how long a request
+/// takes. Returns the share of each backend in percent.
+fn closed_loop(
+    picker: &mut Picker,
+    clients: usize,
+    requests: usize,
+    seed: u64,
+    service: impl Fn(usize, &mut SmallRng) -> u64,
+) -> Vec<f64> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut pending: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
+    let mut served = vec![0u64; picker.slots()];
+    let mut now = 0;
+    for number in 0..requests {
+        if pending.len() == clients {
+            let Reverse((ends, _, slot)) = pending.pop().unwrap();
+            now = ends;
+            picker.end(Slot(slot));
+        }
+        let slot = picker.pick(|| rng.random(), &[]).unwrap();
+        picker.begin(slot);
+        served[slot.index()] += 1;
+        let ends = now + service(slot.index(), &mut rng);
+        pending.push(Reverse((ends, number as u64, slot.0)));
+    }
+    assert_eq!(picker.total_in_flight(), pending.len() as u64);
+    pending.drain().for_each(|Reverse((.., slot))| picker.end(Slot(slot)));
+    assert_eq!(picker.total_in_flight(), 0);
+    served.iter().map(|&n| n as f64 * 100.0 / requests as f64).collect()
+}
+
+/// Between 0.1 and 3.9 times 1,000, mostly short.
+fn varying(_: usize, rng: &mut SmallRng) -> u64 {
+    let u: f64 = rng.random();
+    100 + (u * u * 3800.0) as u64
+}
+
+#[test]
+fn shares_follow_the_scores_at_any_concurrency() {
+    for scores in [&[90.0, 10.0][..], &[90.0, 60.0, 30.0, 10.0]] {
+        let sum: f64 = scores.iter().sum();
+        for balance in [Balance::Bounded, Balance::WeightedRandom] {
+            for clients in [1, 2, 3, 4, 8, 16, 64, 256] {
+                let mut picker = picker(balance, &scored(scores));
+                let shares = closed_loop(&mut picker, clients, 20_000, clients as u64, varying);
+                for (share, score) in shares.iter().zip(scores) {
+                    let ideal = score * 100.0 / sum;
+                    assert!(
+                        (share - ideal).abs() < 2.0,
+                        "{balance:?}, {clients} clients, scores {scores:?}: {shares:.1?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn work_moves_away_from_a_slow_backend_and_nobody_starves() {
+    // Equal scores, one is ten times slower: the agent has not noticed yet.
+    let slow =
+        |slot: usize, rng: &mut SmallRng| varying(slot, rng) * if slot == 0 { 10 } else { 1 };
+    let scores = scored(&[50.0, 50.0, 50.0, 50.0]);
+    let bounded = closed_loop(&mut picker(Balance::Bounded, &scores), 64, 20_000, 1, slow);
+    assert!(bounded[0] > 2.0 && bounded[0] < 8.0, "{bounded:.1?}");
+    assert!(bounded[1..].iter().all(|&share| share > 28.0), "{bounded:.1?}");
+    let blind = closed_loop(&mut picker(Balance::WeightedRandom, &scores), 64, 20_000, 1, slow);
+    assert!((blind[0] - 25.0).abs() < 2.0, "{blind:.1?}");
+}
+
+#[test]
+fn a_stuck_backend_holds_no_more_than_its_share() {
+    let mut picker = picker(Balance::Bounded, &scored(&[50.0, 50.0, 50.0, 50.0]));
+    let mut rng = SmallRng::seed_from_u64(7);
+    for _ in 0..10_000 {
+        let slot = picker.pick(|| rng.random(), &[]).unwrap();
+        picker.begin(slot);
+        if slot != Slot(0) {
+            picker.end(slot);
+        }
+    }
+    // The others are idle, so the bound 1.1 · ¼ · (L + 1) + 1 has its own load for L and stands still.
+    assert!(picker.in_flight(Slot(0)) <= 2, "{}", picker.in_flight(Slot(0)));
+}
+
+#[test]
+fn a_score_of_zero_is_asked_only_when_nobody_else_is_left() {
+    let picker = picker(Balance::Bounded, &scored(&[0.0, 80.0, 0.001]));
+    let mut rng = SmallRng::seed_from_u64(3);
+    for _ in 0..10_000 {
+        assert_ne!(picker.pick(|| rng.random(), &[]), Some(Slot(0)));
+    }
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(1)]), Some(Slot(2)));
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(1), Slot(2)]), Some(Slot(0)));
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(1), Slot(2), Slot(0)]), None);
+}
+
+#[test]
+fn all_zero_means_equal_shares() {
+    let scores = scored(&[0.0, 0.0, 0.0, 0.0]);
+    for clients in [1, 4, 64] {
+        let mut picker = picker(Balance::Bounded, &scores);
+        let shares = closed_loop(&mut picker, clients, 20_000, 5, varying);
+        assert!(shares.iter().all(|share| (share - 25.0).abs() < 2.0), "{shares:.1?}");
+    }
+}
+
+#[test]
+fn draining_and_unresolved_backends_are_never_asked() {
+    let picker = picker(
+        Balance::Bounded,
+        &snapshot(vec![
+            backend(0, 100.0, Category::Sundown, true),
+            backend(1, 100.0, Category::Low, false),
+            backend(2, 1.0, Category::High, true),
+        ]),
+    );
+    let mut rng = SmallRng::seed_from_u64(9);
+    assert_eq!(picker.eligible(), 1);
+    for _ in 0..1000 {
+        assert_eq!(picker.pick(|| rng.random(), &[]), Some(Slot(2)));
+    }
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(2)]), None);
+    assert_eq!(Picker::new(Balance::Bounded).pick(|| 0, &[Slot(4)]), None);
+}
+
+#[test]
+fn what_is_in_flight_survives_a_new_snapshot() {
+    let mut picker = picker(Balance::Bounded, &scored(&[50.0, 50.0]));
+    (0..3).for_each(|_| picker.begin(Slot(0)));
+    // Slot 0 drains; its load no longer counts for the share of the others.
+    let mut draining = scored(&[50.0, 50.0, 50.0]);
+    draining.backends[0].category = Category::Sundown;
+    picker.apply(&draining);
+    assert_eq!((picker.in_flight(Slot(0)), picker.total_in_flight()), (3, 3));
+    // Slot 0 leaves the snapshot before its last request ended here.
+    draining.backends.remove(0);
+    picker.apply(&draining);
+    (0..3).for_each(|_| picker.end(Slot(0)));
+    assert_eq!((picker.in_flight(Slot(0)), picker.total_in_flight()), (0, 0));
+    // And is given to somebody else.
+    picker.apply(&scored(&[90.0, 10.0]));
+    let shares = closed_loop(&mut picker, 8, 20_000, 2, varying);
+    assert!((shares[0] - 90.0).abs() < 2.0, "{shares:.1?}");
+}
+
+fn any_backend() -> impl Strategy<Value = (f64, Category, bool, u32)> {
+    let score = prop_oneof![Just(0.0), Just(0.0001), Just(100.0), 0.0..=100.0];
+    let category = prop_oneof![3 => Just(Category::Low), 1 => Just(Category::Sundown)];
+    (score, category, prop::bool::weighted(0.8), 0u32..4)
+}
+
+proptest! {
+    #[test]
+    fn a_pick_is_eligible_and_new_whenever_one_is(
+        set in prop::collection::vec(any_backend(), 0..12),
+        excluded in prop::collection::vec(0u32..14, 0..=EXCLUDED_MAX),
+        draws in prop::collection::vec(any::<u64>(), 2),
+        balance in prop_oneof![Just(Balance::Bounded), Just(Balance::WeightedRandom)],
+    ) {
+        let backends: Vec<Backend> = set
+            .iter()
+            .enumerate()
+            .map(|(slot, &(score, category, resolved, _))| {
+                backend(slot as u32, score, category, resolved)
+            })
+            .collect();
+        let mut picker = picker(balance, &snapshot(backends.clone()));
+        for (slot, &(.., load)) in set.iter().enumerate() {
+            (0..load).for_each(|_| picker.begin(Slot(slot as u32)));
+        }
+        let excluded: Vec<Slot> = excluded.into_iter().map(Slot).collect();
+        let candidates: Vec<&Backend> = backends
+            .iter()
+            .filter(|b| b.is_eligible() && !excluded.contains(&b.slot))
+            .collect();
+        let mut draws = draws.into_iter().cycle();
+        let pick = picker.pick(|| draws.next().unwrap(), &excluded);
+        match pick.and_then(|slot| candidates.iter().find(|b| b.slot == slot)) {
+            None => prop_assert!(pick.is_none() && candidates.is_empty()),
+            Some(chosen) => prop_assert!(
+                chosen.score.get() > 0.0 || candidates.iter().all(|b| b.score.get() == 0.0)
+            ),
+        }
+    }
+}
