@@ -125,6 +125,21 @@ fn a_stuck_backend_holds_no_more_than_its_share() {
 }
 
 #[test]
+fn of_two_busy_ones_the_idler_for_its_score_is_taken() {
+    // Shares of 20, 60 and 20 %, bounds of 15, 44 and 15: the first two are beyond theirs. In flight for its score the
+    // second is the idler of them, in plain numbers the first.
+    let mut picker = picker(Balance::Bounded, &scored(&[20.0, 60.0, 20.0]));
+    (0..20).for_each(|_| picker.begin(Slot(0)));
+    (0..45).for_each(|_| picker.begin(Slot(1)));
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut seen = [0; 3];
+    for _ in 0..1000 {
+        seen[picker.pick(|| rng.random(), &[]).unwrap().index()] += 1;
+    }
+    assert!(seen[0] == 0 && seen[1] > 100 && seen[2] > 100, "{seen:?}");
+}
+
+#[test]
 fn a_score_of_zero_is_asked_only_when_nobody_else_is_left() {
     let picker = picker(Balance::Bounded, &scored(&[0.0, 80.0, 0.001]));
     let mut rng = SmallRng::seed_from_u64(3);
@@ -174,6 +189,11 @@ fn what_is_in_flight_survives_a_new_snapshot() {
     draining.backends[0].category = Category::Sundown;
     picker.apply(&draining);
     assert_eq!((picker.in_flight(Slot(0)), picker.total_in_flight()), (3, 3));
+    // And back again: it counts.
+    picker.apply(&scored(&[50.0, 50.0, 50.0]));
+    let mut rng = SmallRng::seed_from_u64(1);
+    assert!((0..1000).all(|_| picker.pick(|| rng.random(), &[]) != Some(Slot(0))));
+    picker.apply(&draining);
     // Slot 0 leaves the snapshot before its last request ended here.
     draining.backends.remove(0);
     picker.apply(&draining);
