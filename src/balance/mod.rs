@@ -2,11 +2,17 @@
 
 mod alias;
 mod backend;
+mod backoff;
 mod picker;
+mod retry;
 mod snapshot;
 
 pub use backend::{Backend, Category, Score, Slot};
+pub use backoff::Backoff;
 pub use picker::{EXCLUDED_MAX, Picker};
+pub use retry::{
+    Failure, Obstacle, Phase, RETRIES_MAX, RETRIES_PER_SECOND_MIN, RetryBudget, Verdict,
+};
 pub use snapshot::{Snapshot, Source};
 
 /// How a backend is picked (`--balance`).
