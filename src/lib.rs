@@ -17,3 +17,4 @@ pub mod http;
 pub mod io;
 pub mod metrics;
 pub mod time;
+pub mod worker;

@@ -261,6 +261,8 @@ pub enum BadResponse {
     TrailersTooLarge,
     /// The connection ended within the body (RFC 9112 §8).
     IncompleteBody,
+    /// More interim responses than anybody needs; the answer is not going to come.
+    TooManyInterims,
 }
 
 struct BadRow {
@@ -302,7 +304,7 @@ const PROTOCOL: &str = "http_protocol_error";
 const HEAD_SIZE: &str = "http_response_header_section_size";
 const CODING: &str = "http_response_transfer_coding";
 
-const BAD_RESPONSES: [BadRow; 25] = [
+const BAD_RESPONSES: [BadRow; 26] = [
     b(BadResponse::NotHttp, "response_not_http", PROTOCOL),
     b(BadResponse::MalformedStatusLine, "malformed_status_line", PROTOCOL),
     b(BadResponse::UnsupportedVersion, "response_unsupported_version", PROTOCOL),
@@ -332,6 +334,7 @@ const BAD_RESPONSES: [BadRow; 25] = [
         "http_response_trailer_section_size",
     ),
     b(BadResponse::IncompleteBody, "response_incomplete_body", "http_response_incomplete"),
+    b(BadResponse::TooManyInterims, "response_too_many_interims", PROTOCOL),
 ];
 
 const _: () = {

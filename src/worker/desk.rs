@@ -1,0 +1,47 @@
+//! The state of a request in flight: buffers, parsed heads, both flows. Pooled per core, so that an idle connection
+//! holds none of it and a request allocates none of it.
+
+use super::buffer::{Buffer, ROOM_MIN};
+use super::relay::Flow;
+use crate::http::{HeadLimits, HeadScan, RequestHead, ResponseHead};
+
+/// Where one request is worked on.
+pub(super) struct Desk {
+    /// Bytes from the client: the head (held while the request lasts), then its body, then whatever it pipelined.
+    pub inbound: Buffer,
+    /// Bytes from the backend.
+    pub outbound: Buffer,
+    /// How far the current head has been searched for its end.
+    pub scan: HeadScan,
+    pub request: RequestHead,
+    pub response: ResponseHead,
+    /// Client to backend.
+    pub up: Flow,
+    /// Backend to client; also carries our own answers.
+    pub down: Flow,
+}
+
+impl Desk {
+    /// A desk whose buffers take any head within `limits` and have room for body bytes behind it.
+    pub(super) fn new(limits: &HeadLimits) -> Self {
+        let capacity = limits.head_bytes_max.max(BODY_BYTES) + ROOM_MIN;
+        Self {
+            inbound: Buffer::new(capacity),
+            outbound: Buffer::new(capacity),
+            scan: HeadScan::default(),
+            request: RequestHead::default(),
+            response: ResponseHead::default(),
+            up: Flow::default(),
+            down: Flow::default(),
+        }
+    }
+
+    /// Ready for another connection.
+    pub(super) fn clear(&mut self) {
+        self.inbound.clear();
+        self.outbound.clear();
+    }
+}
+
+/// Body bytes in flight per direction.
+const BODY_BYTES: usize = 32 * 1024;

@@ -1,0 +1,280 @@
+//! A connection to some backend: pooled if there is one, new otherwise.
+//!
+//! A backend that does not answer a connect within [`RACE_AFTER`] is raced by a second one; whoever is there first
+//! gets the request, the other is closed and counts as a fault. A refused connect moves to the next address of the same
+//! name, then to another backend. Nothing of the request has been sent yet, so all of this is safe for any method.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::fault::{Cause, Fault, Phase};
+use super::shard::{Seat, Shard};
+use crate::balance::Slot;
+use crate::io::{Interest, Io, Stream};
+use crate::metrics::Count;
+use crate::time::Instant;
+
+/// A connection that one request may use.
+pub(super) struct Upstream<I: Io> {
+    pub stream: I::Stream,
+    pub seat: Seat<I>,
+    /// It carried another request before.
+    pub is_reused: bool,
+}
+
+/// Why there is none.
+pub(super) enum Unreached {
+    /// No backend may get a request.
+    Nobody,
+    /// Everybody who was asked failed; the last failure.
+    Failed(Fault),
+    /// The client reset its connection meanwhile.
+    Gone,
+}
+
+/// What one request has tried so far.
+#[derive(Default)]
+pub(super) struct Tries {
+    excluded: [Option<Slot>; EXCLUDED_MAX],
+    /// Requests sent once more.
+    pub retries: u32,
+    /// The one backend that failed after a connection came about; a new connection to it will do where nobody else is.
+    pub failed: Option<Slot>,
+    /// A pooled connection has died under this request: no other pooled one is tried.
+    pub is_fresh_only: bool,
+    last: Option<Fault>,
+}
+
+impl Tries {
+    /// Avoids `slot` from now on.
+    pub(super) fn exclude(&mut self, slot: Slot, fault: Fault) {
+        self.last = Some(fault);
+        if let Some(free) = self.excluded.iter_mut().find(|tried| tried.is_none()) {
+            *free = Some(slot);
+        }
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.excluded.last().is_some_and(Option::is_some)
+    }
+
+    fn pick<I: Io>(&mut self, shard: &Rc<Shard<I>>, other: Option<Slot>) -> Option<Seat<I>> {
+        if self.is_exhausted() {
+            return None;
+        }
+        let mut exclude = [Slot(0); EXCLUDED_MAX + 1];
+        let mut n = 0;
+        for slot in self.excluded.iter().flatten().copied().chain(other) {
+            exclude[n] = slot;
+            n += 1;
+        }
+        Seat::pick(shard, &exclude[..n]).or_else(|| {
+            let again = self.failed.take().filter(|_| other.is_none())?;
+            let is_eligible = shard.with_backend(again, |b| b.is_eligible()).unwrap_or(false);
+            is_eligible.then(|| Seat::at(shard, again))
+        })
+    }
+}
+
+/// One connect under way.
+struct Lane<I: Io> {
+    stream: I::Stream,
+    seat: Seat<I>,
+    address: usize,
+    addresses_left: usize,
+    deadline: Instant,
+}
+
+/// Finds a connection for a request. Uses the client's deadline for the race.
+pub(super) async fn reach<I: Io>(
+    shard: &Rc<Shard<I>>,
+    client: &I::Stream,
+    tries: &mut Tries,
+) -> Result<Upstream<I>, Unreached> {
+    let outcome = race(shard, client, tries).await;
+    client.set_deadline(None);
+    outcome
+}
+
+async fn race<I: Io>(
+    shard: &Rc<Shard<I>>,
+    client: &I::Stream,
+    tries: &mut Tries,
+) -> Result<Upstream<I>, Unreached> {
+    let mut lanes: [Option<Lane<I>>; 2] = [None, None];
+    let mut is_rival_due = false;
+    loop {
+        if lanes[0].is_none() {
+            lanes.swap(0, 1);
+        }
+        let runner = lanes[0].as_ref().map(|lane| lane.seat.slot);
+        if runner.is_none() || (is_rival_due && lanes[1].is_none()) {
+            is_rival_due = false;
+            match tries.pick(shard, runner) {
+                Some(seat) => {
+                    if let Some(stream) = pooled(shard, tries, seat.slot) {
+                        lose(shard, &mut lanes);
+                        return Ok(Upstream { stream, seat, is_reused: true });
+                    }
+                    match open(shard, seat) {
+                        Ok(lane) => lanes[usize::from(runner.is_some())] = Some(lane),
+                        Err((slot, fault)) => {
+                            tries.exclude(slot, fault);
+                            is_rival_due = runner.is_some();
+                            continue;
+                        }
+                    }
+                }
+                None if runner.is_none() => {
+                    return Err(tries.last.map_or(Unreached::Nobody, Unreached::Failed));
+                }
+                None => {} // nobody to race with
+            }
+            if runner.is_none() {
+                client.set_deadline(Some(shard.now() + RACE_AFTER));
+            }
+        }
+        match next_event(client, &lanes).await {
+            Event::ClientGone => return Err(Unreached::Gone),
+            Event::RivalDue => {
+                client.set_deadline(None);
+                is_rival_due = true;
+            }
+            Event::Settled(n) => {
+                let Some(lane) = lanes[n].take() else { continue };
+                match settle(shard, lane, tries) {
+                    Settled::Connected(upstream) => {
+                        lose(shard, &mut lanes);
+                        return Ok(upstream);
+                    }
+                    Settled::NextAddress(lane) => lanes[n] = Some(lane),
+                    // Whoever still runs has had its head start.
+                    Settled::Failed => is_rival_due = true,
+                }
+            }
+        }
+    }
+}
+
+enum Event {
+    ClientGone,
+    RivalDue,
+    /// The lane of that number is connected, failed, or late.
+    Settled(usize),
+}
+
+async fn next_event<I: Io>(client: &I::Stream, lanes: &[Option<Lane<I>>; 2]) -> Event {
+    poll_fn(|cx| {
+        for (n, lane) in lanes.iter().enumerate() {
+            if let Some(lane) = lane
+                && lane.stream.poll_ready(cx, Interest::WRITE).is_ready()
+            {
+                return Poll::Ready(Event::Settled(n));
+            }
+        }
+        match client.poll_ready(cx, Interest::NONE) {
+            Poll::Ready(status) if status.is_reset => Poll::Ready(Event::ClientGone),
+            Poll::Ready(_) => Poll::Ready(Event::RivalDue),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn pooled<I: Io>(shard: &Shard<I>, tries: &Tries, slot: Slot) -> Option<I::Stream> {
+    if tries.is_fresh_only {
+        return None;
+    }
+    let mut evicted = 0;
+    let stream = shard.pool.borrow_mut().checkout(slot, &mut evicted);
+    shard.counters.add(Count::PoolEvictions, evicted);
+    shard.counters.add(Count::PoolHits, u64::from(stream.is_some()));
+    stream
+}
+
+fn open<I: Io>(shard: &Shard<I>, seat: Seat<I>) -> Result<Lane<I>, (Slot, Fault)> {
+    let addresses = shard.with_backend(seat.slot, |b| b.addresses.len()).unwrap_or(0);
+    let first = shard.first_address(seat.slot, addresses);
+    connect(shard, seat, first, addresses)
+}
+
+/// Tries addresses from number `address` on, `left` of them at most, until one connect is under way.
+fn connect<I: Io>(
+    shard: &Shard<I>,
+    seat: Seat<I>,
+    mut address: usize,
+    mut left: usize,
+) -> Result<Lane<I>, (Slot, Fault)> {
+    let slot = seat.slot;
+    let mut fault = Fault::new(Phase::Connect, Cause::Unreachable);
+    while left > 0 {
+        left -= 1;
+        let to = shard
+            .with_backend(slot, |b| b.addresses.get(address % b.addresses.len().max(1)).copied());
+        let Some(Some(to)) = to else { break };
+        shard.counters.add(Count::Connects, 1);
+        match shard.io.connect(to) {
+            Ok(stream) => {
+                let deadline = shard.now() + shard.config.timeouts.connect;
+                stream.set_deadline(Some(deadline));
+                return Ok(Lane { stream, seat, address, addresses_left: left, deadline });
+            }
+            Err(error) => {
+                fault = Fault::from_io(Phase::Connect, &error);
+                shard.counters.add(Count::ConnectsFailed, 1);
+                shard.skip_address(slot, address);
+                address += 1;
+            }
+        }
+    }
+    shard.counters.add(Count::Faults, 1);
+    Err((slot, fault))
+}
+
+enum Settled<I: Io> {
+    Connected(Upstream<I>),
+    NextAddress(Lane<I>),
+    Failed,
+}
+
+fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &mut Tries) -> Settled<I> {
+    let fault = match lane.stream.connected() {
+        Ok(()) if lane.stream.status().is_writable && !lane.stream.status().is_reset => {
+            lane.stream.set_deadline(None);
+            return Settled::Connected(Upstream {
+                stream: lane.stream,
+                seat: lane.seat,
+                is_reused: false,
+            });
+        }
+        Ok(()) if shard.now() >= lane.deadline => Fault::new(Phase::Connect, Cause::Timeout),
+        Ok(()) => Fault::new(Phase::Connect, Cause::Reset),
+        Err(error) => Fault::from_io(Phase::Connect, &error),
+    };
+    shard.counters.add(Count::ConnectsFailed, 1);
+    let slot = lane.seat.slot;
+    shard.skip_address(slot, lane.address);
+    match connect(shard, lane.seat, lane.address + 1, lane.addresses_left) {
+        Ok(next) => Settled::NextAddress(next),
+        Err((slot, _)) => {
+            tries.exclude(slot, fault);
+            Settled::Failed
+        }
+    }
+}
+
+/// Closes the lanes that did not win.
+fn lose<I: Io>(shard: &Shard<I>, lanes: &mut [Option<Lane<I>>; 2]) {
+    for lane in lanes.iter_mut().filter_map(Option::take) {
+        shard.counters.add(Count::ConnectsFailed, 1);
+        shard.counters.add(Count::Faults, 1);
+        shard.skip_address(lane.seat.slot, lane.address);
+    }
+}
+
+/// A connect that takes longer than this is raced by one to another backend.
+const RACE_AFTER: Duration = Duration::from_millis(200);
+/// Backends one request may fail on before it is given up.
+const EXCLUDED_MAX: usize = 8;

@@ -1,0 +1,192 @@
+//! One request, from its head to the last byte of its answer. The file to read first.
+//!
+//! [`exchange`] decides where the request goes and what becomes of failures; `converse` (in [`super::talk`]) carries
+//! one try. Whatever happens here ends in one of the four ways of [`Next`].
+
+use std::rc::Rc;
+
+use super::answer;
+use super::conn::Client;
+use super::desk::Desk;
+use super::dial::{self, Tries, Unreached, Upstream};
+use super::fault::{Cause, Fault, Gone, Phase};
+use super::shard::Shard;
+use super::talk::{Outcome, converse};
+use super::tunnel::tunnel;
+use crate::balance::{self, Failure, Verdict};
+use crate::http::{
+    Framing, PeerTrust, Refusal, Reject, RequestForward, RequestPlan, forward, framing,
+};
+use crate::io::Io;
+use crate::metrics::Count;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The next request may come, or is already here.
+    Request,
+    /// It ends in good order.
+    Close,
+    /// It ends now; nothing more can be said on it.
+    Drop,
+    /// It ends with a reset: an orderly end would look like the end of the response.
+    Cut,
+}
+
+/// Answers the request whose head is held in `desk.inbound`.
+pub(super) async fn exchange<I: Io>(
+    shard: &Rc<Shard<I>>,
+    client: &Client<I>,
+    desk: &mut Desk,
+) -> Next {
+    let plan = match plan(shard, desk) {
+        Ok(plan) => plan,
+        Err(reject) => return answer::refuse(shard, client, desk, reject).await,
+    };
+    if plan.max_forwards == Some(0) {
+        return answer::as_final_recipient(shard, client, desk, &plan).await;
+    }
+    shard.retry_budget.borrow_mut().deposit(shard.now());
+    let mut tries = Tries::default();
+    loop {
+        let upstream = match dial::reach(shard, &client.stream, &mut tries).await {
+            Ok(upstream) => upstream,
+            Err(Unreached::Nobody) => {
+                return answer::refuse_with(shard, client, desk, &plan, Refusal::NoBackend).await;
+            }
+            Err(Unreached::Failed(fault)) => {
+                return answer::refuse_with(shard, client, desk, &plan, fault.refusal()).await;
+            }
+            Err(Unreached::Gone) => return gone(shard, Gone::Left),
+        };
+        if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream) {
+            return answer::refuse(shard, client, desk, reject).await;
+        }
+        let outcome = converse(shard, client, desk, &plan, &upstream.stream).await;
+        let fault = match outcome {
+            Outcome::Delivered { is_reusable, keeps_client } => {
+                if is_reusable {
+                    put_back(shard, upstream);
+                }
+                return if keeps_client { Next::Request } else { Next::Close };
+            }
+            Outcome::Upgraded => {
+                shard.counters.add(Count::Tunnels, 1);
+                tunnel(shard, &client.stream, desk, &upstream.stream).await;
+                return Next::Drop;
+            }
+            Outcome::Refused(reject) => {
+                return answer::refuse(shard, client, desk, reject).await;
+            }
+            Outcome::ClientGone(gone_how) => return gone(shard, gone_how),
+            Outcome::Cut { fault, is_end_marked } => {
+                note_fault(shard, fault);
+                return if is_end_marked { Next::Drop } else { Next::Cut };
+            }
+            Outcome::Failed { fault, has_answered } => {
+                note_fault(shard, fault);
+                if fault.cause == Cause::Timeout
+                    || !may_retry(shard, desk, &upstream, &mut tries, has_answered)
+                {
+                    return answer::refuse_with(shard, client, desk, &plan, fault.refusal()).await;
+                }
+                fault
+            }
+        };
+        shard.counters.add(Count::Retries, 1);
+        tries.exclude(upstream.seat.slot, fault);
+        tries.failed = Some(upstream.seat.slot);
+    }
+}
+
+/// Decides how the request is framed and whether we take it at all.
+fn plan<I: Io>(shard: &Shard<I>, desk: &Desk) -> Result<RequestPlan, Reject> {
+    let plan = framing::of_request(&desk.request, desk.inbound.held())?;
+    if let (Framing::Length(length), Some(limit)) = (plan.framing, shard.config.body_bytes_max)
+        && length > limit
+    {
+        return Err(Reject::BodyTooLarge);
+    }
+    Ok(plan)
+}
+
+/// Writes the head we send into the upward flow, with the body bytes that have already come.
+fn stage_request<I: Io>(
+    shard: &Shard<I>,
+    client: &Client<I>,
+    desk: &mut Desk,
+    plan: &RequestPlan,
+    upstream: &Upstream<I>,
+) -> Result<(), Reject> {
+    desk.up.begin(plan.framing, plan.framing == Framing::Chunked, true);
+    let lead = desk.up.lead();
+    shard.with_backend(upstream.seat.slot, |backend| {
+        let words = RequestForward {
+            client: client.address,
+            backend_authority: &backend.authority,
+            plan: *plan,
+            trust: PeerTrust::Unknown,
+            forwarded: false,
+        };
+        forward::request_head(lead, &desk.request, desk.inbound.held(), &words);
+    });
+    debug_assert!(!lead.is_empty(), "a backend with a request in flight stays listed");
+    desk.up.drop_listed_trailers(&desk.request.fields, desk.inbound.held());
+    if !desk.up.is_ended() && !desk.inbound.is_empty() {
+        desk.up.decode(&mut desk.inbound)?;
+    }
+    Ok(())
+}
+
+/// Whether the request may be sent once more; if so it is ready to be.
+fn may_retry<I: Io>(
+    shard: &Shard<I>,
+    desk: &mut Desk,
+    upstream: &Upstream<I>,
+    tries: &mut Tries,
+    has_answered: bool,
+) -> bool {
+    let is_replayable = match desk.up.framing() {
+        Framing::None => true,
+        Framing::Length(_) => desk.inbound.can_rewind(),
+        // Chunks are decoded in place: what has been read of them is no longer what the client sent.
+        _ => desk.inbound.is_untouched(),
+    };
+    let failure = Failure {
+        phase: match (has_answered, desk.up.bytes_out()) {
+            (true, _) => balance::Phase::Answered,
+            (false, 0) => balance::Phase::Unsent,
+            (false, _) => balance::Phase::Sent,
+        },
+        is_reused: upstream.is_reused,
+        is_idempotent: desk.request.method.is_idempotent(),
+        is_replayable,
+        retries: tries.retries,
+    };
+    let verdict = failure.verdict(&mut shard.retry_budget.borrow_mut(), shard.now());
+    match verdict {
+        Verdict::GiveUp(_) => return false,
+        Verdict::Fresh => tries.is_fresh_only = true,
+        Verdict::ElsewhereOrFresh => {}
+    }
+    tries.retries += 1;
+    desk.inbound.rewind()
+}
+
+fn put_back<I: Io>(shard: &Shard<I>, upstream: Upstream<I>) {
+    let Upstream { stream, seat, .. } = upstream;
+    let slot = seat.slot;
+    let is_kept =
+        shard.pool.borrow_mut().checkin(slot, stream, shard.now(), shard.config.timeouts.idle);
+    shard.counters.add(Count::PoolEvictions, u64::from(!is_kept));
+}
+
+fn note_fault<I: Io>(shard: &Shard<I>, fault: Fault) {
+    debug_assert!(fault.phase != Phase::Connect, "the dial counts its own");
+    shard.counters.add(Count::Faults, 1);
+}
+
+fn gone<I: Io>(shard: &Shard<I>, _how: Gone) -> Next {
+    shard.counters.add(Count::ClientsGone, 1);
+    Next::Drop
+}

@@ -1,0 +1,209 @@
+//! One core's traffic: accept, serve, drain. Generic over [`Io`].
+//!
+//! | file | decides |
+//! |---|---|
+//! | `conn` | when a request has come, and when a connection ends |
+//! | `exchange` | where the request goes and what becomes of failures |
+//! | `dial` | which connection it gets |
+//! | `talk` | who moves when, who waits for whom and how long |
+//! | `relay` | body bytes across, backpressure |
+//! | `upstream` | which idle connections are kept |
+//! | `shard` | nothing: it keeps what the core owns |
+
+mod answer;
+mod buffer;
+mod conn;
+mod desk;
+mod dial;
+mod exchange;
+mod fault;
+mod recycle;
+mod relay;
+mod shard;
+mod talk;
+mod tick;
+mod tunnel;
+mod upstream;
+mod wait;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use futures_lite::FutureExt;
+
+use crate::balance::Snapshot;
+use crate::config::ShardConfig;
+use crate::io::{Io, Listener, Timer};
+use crate::metrics::{Count, Published};
+use conn::{Bursts, Client, burst, serve};
+use shard::{DESKS_KEPT_MAX, Shard};
+
+/// What reaches a worker from other cores, and what it lets them see. After a send, ring the worker's bell.
+pub struct Mail {
+    /// Newest snapshot wins; the channel holds one.
+    pub snapshots: Receiver<Arc<Snapshot>>,
+    /// Orders of the process.
+    pub orders: Receiver<Order>,
+    /// This core's figures.
+    pub published: Arc<Published>,
+}
+
+/// What the process wants of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take no new connections, finish what is in flight, then end.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// One core's traffic.
+pub struct Worker<I: Io> {
+    shard: Rc<Shard<I>>,
+    listeners: Vec<I::Listener>,
+    mail: Mail,
+}
+
+impl<I: Io> Worker<I> {
+    /// A worker that accepts from `listeners`. Before the first snapshot it answers 503.
+    pub fn new(io: I, config: ShardConfig, listeners: Vec<I::Listener>, mail: Mail) -> Self {
+        Self { shard: Rc::new(Shard::new(io, config)), listeners, mail }
+    }
+
+    /// Runs until an order ends it.
+    pub async fn run(self) {
+        let Self { shard, listeners, mail } = self;
+        let bursts = Rc::new(Bursts::new(|(shard, client)| burst(shard, client), DESKS_KEPT_MAX));
+        let open_listeners = Rc::new(Cell::new(listeners.len()));
+        take_snapshots(&shard, &mail);
+        shard.io.spawn(tick::run(shard.clone(), mail.published.clone()));
+        shard.io.spawn(keep_pool(shard.clone()));
+        for listener in listeners {
+            let task = accept(shard.clone(), listener, bursts.clone(), open_listeners.clone());
+            shard.io.spawn(task);
+        }
+        let is_stopped = poll_fn(|cx| {
+            loop {
+                if shard.is_draining.get() && open_listeners.get() == 0 && shard.connections() == 0
+                {
+                    return Poll::Ready(());
+                }
+                shard.await_room(cx.waker());
+                if shard.io.poll_rung(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                take_snapshots(&shard, &mail);
+                for order in mail.orders.try_iter() {
+                    match order {
+                        Order::Stop => return Poll::Ready(()),
+                        Order::Drain => {
+                            shard.is_draining.set(true);
+                            shard.pool.borrow_mut().clear();
+                            shard.io.rouse();
+                        }
+                    }
+                }
+            }
+        });
+        is_stopped.await;
+        tick::publish(&shard, &mail.published);
+    }
+}
+
+fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail) {
+    if let Some(snapshot) = mail.snapshots.try_iter().last() {
+        shard.apply(snapshot);
+        // At once: the control core waits for the epoch, and departing backends for their last request.
+        tick::publish(shard, &mail.published);
+        shard.note_work();
+    }
+}
+
+/// Drops idle backend connections on which something happened.
+async fn keep_pool<I: Io>(shard: Rc<Shard<I>>) {
+    let mut tags = Vec::new();
+    loop {
+        poll_fn(|cx| shard.io.poll_stirred(cx, &mut tags)).await;
+        for tag in tags.drain(..) {
+            let is_evicted = shard.pool.borrow_mut().stirred(tag);
+            shard.counters.add(Count::PoolEvictions, u64::from(is_evicted));
+        }
+    }
+}
+
+/// Takes connections from one listener until the worker drains and the backlog is empty.
+async fn accept<I, F, M>(
+    shard: Rc<Shard<I>>,
+    listener: I::Listener,
+    bursts: Rc<Bursts<I, F, M>>,
+    open_listeners: Rc<Cell<usize>>,
+) where
+    I: Io,
+    F: Future<Output = Option<Client<I>>> + 'static,
+    M: Fn((Rc<Shard<I>>, Client<I>)) -> F + 'static,
+{
+    let pause = shard.io.timer();
+    let mut in_burst = 0;
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !shard.has_room() && !shard.is_draining.get() {
+                shard.await_room(cx.waker());
+                return Poll::Pending;
+            }
+            match listener.poll_accept(cx) {
+                Poll::Pending if shard.is_draining.get() => Poll::Ready(None),
+                other => other.map(Some),
+            }
+        });
+        match accepted.await {
+            None => break,
+            Some(Ok((stream, peer))) => {
+                shard.counters.add(Count::Accepted, 1);
+                let client = Client { stream, address: peer.ip(), _admitted: shard.admit() };
+                shard
+                    .io
+                    .spawn(contained(shard.clone(), serve(shard.clone(), bursts.clone(), client)));
+            }
+            Some(Err(error)) => {
+                shard.counters.add(Count::AcceptErrors, 1);
+                if is_exhaustion(&error) {
+                    // An edge gives no second event, and the descriptors come back only with time.
+                    pause.set(Some(shard.now() + ACCEPT_PAUSE));
+                    poll_fn(|cx| pause.poll_expired(cx)).await;
+                    pause.set(None);
+                }
+            }
+        }
+        in_burst += 1;
+        if in_burst == ACCEPT_BURST_MAX {
+            in_burst = 0;
+            wait::for_a_turn().await;
+        }
+    }
+    drop(listener);
+    open_listeners.set(open_listeners.get() - 1);
+    shard.wake_waiters();
+}
+
+/// A panic ends the connection it happened on and nothing else.
+async fn contained<I: Io>(shard: Rc<Shard<I>>, connection: impl Future<Output = ()>) {
+    if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+        shard.counters.add(Count::PanicsContained, 1);
+        log::error!("a connection ended in a panic; the process goes on");
+    }
+}
+
+fn is_exhaustion(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Connections taken in a row before other tasks of the core have their turn.
+const ACCEPT_BURST_MAX: u32 = 64;
+/// How long accepting rests when descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,231 @@
+//! Body bytes from one connection to the other, in our own framing.
+//!
+//! A [`Flow`] is one direction of one exchange. It owns no bytes of the body: they are decoded in place in the source's
+//! [`Buffer`] and written from there, with what goes in front (a head, a chunk size) and behind (a chunk's end, the
+//! last chunk) in one vectored write. It reads nothing new before everything old is written: that is the
+//! backpressure, and the bound on memory.
+
+use std::io::{ErrorKind, IoSlice};
+use std::ops::Range;
+
+use super::buffer::Buffer;
+use crate::http::body::{CHUNK_END, CHUNK_HEAD_BYTES_MAX, LAST_CHUNK_HEAD, chunk_head};
+use crate::http::reject::BodyFault;
+use crate::http::{BodyDecoder, Fields, Framing};
+use crate::io::Stream;
+
+/// One direction of one exchange.
+#[derive(Default)]
+pub(super) struct Flow {
+    decoder: BodyDecoder,
+    framing: Framing,
+    is_chunked_out: bool,
+    /// Goes before the data: a message head, a chunk size.
+    lead: Vec<u8>,
+    /// Body bytes, by position in the source's buffer.
+    data: Range<usize>,
+    /// Goes behind the data: a chunk's end, the last chunk with its trailers.
+    tail: Vec<u8>,
+    /// How much of lead, data and tail has been written.
+    written: usize,
+    /// Whether the body's last byte has been decoded.
+    is_ended: bool,
+    keeps_trailers: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+/// Where a [`Flow`] stands when it can do no more for now.
+#[derive(Debug)]
+pub(super) enum Pump {
+    /// Everything was relayed.
+    Done,
+    /// The source has nothing to read.
+    AwaitsSource,
+    /// The sink takes nothing more.
+    AwaitsSink,
+    /// It has used up its share of this turn.
+    Yields,
+    /// The source ended before the body did.
+    SourceShort,
+    /// Reading failed.
+    SourceFailed,
+    /// Writing failed.
+    SinkFailed,
+    /// The body is not what its framing promised.
+    Malformed(BodyFault),
+}
+
+impl Flow {
+    /// Prepares for a message whose head the caller writes into what is returned. `framing` is the source's;
+    /// `is_chunked_out` ours.
+    pub(super) fn begin(&mut self, framing: Framing, is_chunked_out: bool, keeps_trailers: bool) {
+        self.decoder.reset(framing);
+        self.framing = framing;
+        self.is_chunked_out = is_chunked_out;
+        self.keeps_trailers = keeps_trailers;
+        self.lead.clear();
+        self.data = 0..0;
+        self.tail.clear();
+        self.written = 0;
+        self.bytes_in = 0;
+        self.bytes_out = 0;
+        self.is_ended = self.decoder.is_done();
+    }
+
+    /// The bytes to go before the body; append to them only before the first [`pump`](Self::pump), or after a
+    /// [`flush`](Self::flush) that was done.
+    pub(super) fn lead(&mut self) -> &mut Vec<u8> {
+        &mut self.lead
+    }
+
+    /// Trailer fields that `fields` lists in Connection belong to the hop and go no further.
+    pub(super) fn drop_listed_trailers(&mut self, fields: &Fields, head: &[u8]) {
+        self.decoder.drop_listed_trailers(fields, head);
+    }
+
+    /// Bytes read of the body so far, after decoding.
+    pub(super) fn bytes_in(&self) -> u64 {
+        self.bytes_in
+    }
+
+    /// Bytes written so far, framing included.
+    pub(super) fn bytes_out(&self) -> u64 {
+        self.bytes_out
+    }
+
+    /// The source's framing.
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the sink can tell a short body from a whole one when its connection just ends.
+    pub(super) fn marks_its_end(&self) -> bool {
+        self.is_chunked_out
+            || self.framing != Framing::UntilClose && self.framing != Framing::Chunked
+    }
+
+    /// Whether the whole body has been read (not: written).
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
+    /// Moves bytes until it must wait, has finished, or has moved its share of one turn.
+    pub(super) fn pump<S: Stream>(&mut self, source: &S, buffer: &mut Buffer, sink: &S) -> Pump {
+        let allowance = self.bytes_out + BYTES_PER_TURN;
+        loop {
+            if !self.is_ended && self.is_written() && !buffer.is_empty() {
+                self.written_off();
+                if let Err(fault) = self.decode(buffer) {
+                    return Pump::Malformed(fault);
+                }
+            }
+            match self.flush(buffer, sink) {
+                Pump::Done => {}
+                blocked => return blocked,
+            }
+            if self.is_ended {
+                return Pump::Done;
+            }
+            if self.bytes_out >= allowance {
+                return Pump::Yields;
+            }
+            if !buffer.is_empty() {
+                continue;
+            }
+            match source.recv(buffer.spare()) {
+                Ok(0) => match self.decoder.end_of_input() {
+                    Ok(()) => {
+                        self.is_ended = true;
+                        self.written_off();
+                        self.end_tail();
+                    }
+                    Err(_) => return Pump::SourceShort,
+                },
+                Ok(n) => buffer.filled(n),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Pump::AwaitsSource,
+                Err(_) => return Pump::SourceFailed,
+            }
+        }
+    }
+
+    /// Writes what is staged: `Done`, `AwaitsSink` or `SinkFailed`.
+    pub(super) fn flush<S: Stream>(&mut self, buffer: &Buffer, sink: &S) -> Pump {
+        while !self.is_written() {
+            match self.send(buffer, sink) {
+                Ok(n) => {
+                    self.written += n;
+                    self.bytes_out += n as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Pump::AwaitsSink,
+                Err(_) => return Pump::SinkFailed,
+            }
+        }
+        Pump::Done
+    }
+
+    fn is_written(&self) -> bool {
+        self.written == self.lead.len() + self.data.len() + self.tail.len()
+    }
+
+    /// Forgets what has been written, to stage more.
+    pub(super) fn written_off(&mut self) {
+        debug_assert!(self.is_written());
+        self.lead.clear();
+        self.data = 0..0;
+        self.tail.clear();
+        self.written = 0;
+    }
+
+    /// Takes body bytes that arrived together with the head, so that both leave in one write.
+    ///
+    /// # Errors
+    /// When they are not what the framing promised.
+    pub(super) fn decode(&mut self, buffer: &mut Buffer) -> Result<(), BodyFault> {
+        let offset = buffer.offset();
+        let decoded = self.decoder.decode(buffer.unread_mut())?;
+        buffer.consume(decoded.consumed);
+        self.data = offset + decoded.data.start..offset + decoded.data.end;
+        self.bytes_in += self.data.len() as u64;
+        self.is_ended = decoded.is_done;
+        if self.is_chunked_out && !self.data.is_empty() {
+            let mut size = [0; CHUNK_HEAD_BYTES_MAX];
+            let n = chunk_head(self.data.len(), &mut size);
+            self.lead.extend_from_slice(&size[..n]);
+            self.tail.extend_from_slice(CHUNK_END);
+        }
+        if self.is_ended {
+            self.end_tail();
+        }
+        Ok(())
+    }
+
+    /// The last chunk, where we send chunks.
+    fn end_tail(&mut self) {
+        if self.is_chunked_out {
+            self.tail.extend_from_slice(LAST_CHUNK_HEAD);
+            if self.keeps_trailers {
+                self.tail.extend_from_slice(self.decoder.trailers());
+            }
+            self.tail.extend_from_slice(CHUNK_END);
+        }
+    }
+
+    fn send<S: Stream>(&self, buffer: &Buffer, sink: &S) -> std::io::Result<usize> {
+        let mut skip = self.written;
+        let mut slices = [IoSlice::new(&[]); 3];
+        let mut n = 0;
+        for part in [&self.lead[..], buffer.at(self.data.clone()), &self.tail[..]] {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            if skipped < part.len() {
+                slices[n] = IoSlice::new(&part[skipped..]);
+                n += 1;
+            }
+        }
+        sink.send(&slices[..n])
+    }
+}
+
+/// Bytes one direction may move before other tasks of the core have their turn.
+const BYTES_PER_TURN: u64 = 256 * 1024;

@@ -1,0 +1,262 @@
+//! What one core owns. No policy of its own: others decide, the shard keeps.
+
+use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::desk::Desk;
+use super::upstream::Pool;
+use crate::balance::{Backend, Picker, RetryBudget, Slot, Snapshot};
+use crate::config::ShardConfig;
+use crate::io::{Io, Timer};
+use crate::metrics::{Count, Counters};
+use crate::time::{DATE_BYTES, DateText, Instant};
+
+/// Everything that belongs to one core and to no other.
+pub(super) struct Shard<I: Io> {
+    pub io: I,
+    pub config: ShardConfig,
+    pub counters: Counters,
+    pub picker: RefCell<Picker>,
+    pub pool: RefCell<Pool<I::Stream>>,
+    pub retry_budget: RefCell<RetryBudget>,
+    pub is_draining: Cell<bool>,
+    snapshot: RefCell<Arc<Snapshot>>,
+    /// By slot: position in the snapshot, and which address is tried first.
+    directory: RefCell<Vec<Listing>>,
+    date: RefCell<DateText>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a desk is lent out; moving the box is cheaper than moving it"
+    )]
+    desks: RefCell<Vec<Box<Desk>>>,
+    connections: Cell<usize>,
+    /// Woken when a connection ends: the accept loop that waits for room, and the drain.
+    room: RefCell<Vec<Waker>>,
+    tick: I::Timer,
+    is_ticking: Cell<bool>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Listing {
+    /// Position in the snapshot, one too high; 0 when the slot is not listed.
+    place: u32,
+    first_address: u32,
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn new(io: I, config: ShardConfig) -> Self {
+        Self {
+            counters: Counters::new(),
+            picker: RefCell::new(Picker::new(config.balance)),
+            pool: RefCell::new(Pool::new()),
+            retry_budget: RefCell::new(RetryBudget::new(io.now())),
+            is_draining: Cell::new(false),
+            snapshot: RefCell::new(Arc::new(Snapshot::empty())),
+            directory: RefCell::new(Vec::new()),
+            date: RefCell::new(DateText::new()),
+            desks: RefCell::new(Vec::with_capacity(DESKS_KEPT_MAX)),
+            connections: Cell::new(0),
+            room: RefCell::new(Vec::new()),
+            tick: io.timer(),
+            is_ticking: Cell::new(false),
+            io,
+            config,
+        }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.io.now()
+    }
+
+    /// The `Date` of a response written now.
+    pub(super) fn date(&self) -> [u8; DATE_BYTES] {
+        *self.date.borrow_mut().at(self.io.wall())
+    }
+
+    /// Takes over a snapshot: the picker's tables, the directory, and the end of idle connections to whoever is draining
+    /// or gone.
+    pub(super) fn apply(&self, snapshot: Arc<Snapshot>) {
+        let mut directory = self.directory.borrow_mut();
+        let mut pool = self.pool.borrow_mut();
+        directory.iter_mut().for_each(|listing| listing.place = 0);
+        for (place, backend) in snapshot.backends.iter().enumerate() {
+            let index = backend.slot.index();
+            if directory.len() <= index {
+                directory.resize(index + 1, Listing::default());
+            }
+            directory[index].place = u32::try_from(place + 1).expect("a snapshot is bounded");
+        }
+        for (index, listing) in directory.iter_mut().enumerate() {
+            let slot = Slot(u32::try_from(index).expect("slots are u32"));
+            let backend = listing.place.checked_sub(1).map(|p| &snapshot.backends[p as usize]);
+            let is_open = backend.is_some_and(Backend::is_eligible);
+            let evicted = pool.set_open(slot, is_open);
+            self.counters.add(Count::PoolEvictions, evicted as u64);
+            if backend.is_none() {
+                listing.first_address = 0;
+            }
+        }
+        self.picker.borrow_mut().apply(&snapshot);
+        *self.snapshot.borrow_mut() = snapshot;
+    }
+
+    /// Looks at the backend in `slot`, if it is listed.
+    pub(super) fn with_backend<T>(
+        &self,
+        slot: Slot,
+        look: impl FnOnce(&Backend) -> T,
+    ) -> Option<T> {
+        let place = self.directory.borrow().get(slot.index())?.place.checked_sub(1)?;
+        self.snapshot.borrow().backends.get(place as usize).map(look)
+    }
+
+    /// Which of `n` addresses of `slot` a connect should try first.
+    pub(super) fn first_address(&self, slot: Slot, n: usize) -> usize {
+        let first = self.directory.borrow().get(slot.index()).map_or(0, |l| l.first_address);
+        first as usize % n.max(1)
+    }
+
+    /// Connects to `slot` begin with another address than number `failed` from now on.
+    pub(super) fn skip_address(&self, slot: Slot, failed: usize) {
+        if let Some(listing) = self.directory.borrow_mut().get_mut(slot.index()) {
+            listing.first_address = u32::try_from(failed).unwrap_or(0).wrapping_add(1);
+        }
+    }
+
+    /// Epoch of the snapshot in force.
+    pub(super) fn epoch(&self) -> u64 {
+        self.snapshot.borrow().epoch
+    }
+
+    /// A desk for one request; it comes back when dropped.
+    pub(super) fn desk(self: &Rc<Self>) -> DeskInUse<I> {
+        let desk = self.desks.borrow_mut().pop();
+        let desk = desk.unwrap_or_else(|| Box::new(Desk::new(&self.config.head)));
+        DeskInUse { desk: Some(desk), shard: self.clone() }
+    }
+
+    /// Counts a client connection for as long as the guard lives.
+    pub(super) fn admit(self: &Rc<Self>) -> Admitted<I> {
+        self.connections.set(self.connections.get() + 1);
+        Admitted(self.clone())
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.connections.get() < self.config.connections_max
+    }
+
+    /// Wakes `waker` at the end of the next connection.
+    pub(super) fn await_room(&self, waker: &Waker) {
+        let mut room = self.room.borrow_mut();
+        if !room.iter().any(|known| known.will_wake(waker)) {
+            room.push(waker.clone());
+        }
+    }
+
+    /// Wakes whoever waits for room or for the last connection to end.
+    pub(super) fn wake_waiters(&self) {
+        for waker in self.room.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Says that there is work, so that the tick runs.
+    pub(super) fn note_work(&self) {
+        if !self.is_ticking.replace(true) {
+            self.tick.set(Some(self.now() + super::tick::TICK));
+        }
+    }
+
+    /// The tick's own timer, and whether anything happened since it was asked last.
+    pub(super) fn tick(&self) -> (&I::Timer, &Cell<bool>) {
+        (&self.tick, &self.is_ticking)
+    }
+
+    /// Desks that are not in use.
+    #[cfg(test)]
+    pub(super) fn desks_idle(&self) -> usize {
+        self.desks.borrow().len()
+    }
+}
+
+/// A request in flight to a backend. It ends when dropped, whatever happened.
+pub(super) struct Seat<I: Io> {
+    shard: Rc<Shard<I>>,
+    pub slot: Slot,
+}
+
+impl<I: Io> Seat<I> {
+    /// Picks a backend that is not in `exclude` and counts a request to it.
+    pub(super) fn pick(shard: &Rc<Shard<I>>, exclude: &[Slot]) -> Option<Self> {
+        let slot = shard.picker.borrow().pick(|| shard.io.draw(), exclude)?;
+        Some(Self::at(shard, slot))
+    }
+
+    /// Counts a request to `slot`.
+    pub(super) fn at(shard: &Rc<Shard<I>>, slot: Slot) -> Self {
+        shard.picker.borrow_mut().begin(slot);
+        shard.note_work();
+        Self { shard: shard.clone(), slot }
+    }
+}
+
+impl<I: Io> Drop for Seat<I> {
+    fn drop(&mut self) {
+        self.shard.picker.borrow_mut().end(self.slot);
+    }
+}
+
+/// A client connection that counts against the limit until dropped.
+pub(super) struct Admitted<I: Io>(Rc<Shard<I>>);
+
+impl<I: Io> Drop for Admitted<I> {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        if self.0.is_draining.get() || self.0.connections.get() + 1 == self.0.config.connections_max
+        {
+            self.0.wake_waiters();
+        }
+    }
+}
+
+/// A [`Desk`] on loan.
+pub(super) struct DeskInUse<I: Io> {
+    desk: Option<Box<Desk>>,
+    shard: Rc<Shard<I>>,
+}
+
+impl<I: Io> Deref for DeskInUse<I> {
+    type Target = Desk;
+
+    fn deref(&self) -> &Desk {
+        self.desk.as_ref().expect("a desk is there until it is dropped")
+    }
+}
+
+impl<I: Io> DerefMut for DeskInUse<I> {
+    fn deref_mut(&mut self) -> &mut Desk {
+        self.desk.as_mut().expect("a desk is there until it is dropped")
+    }
+}
+
+impl<I: Io> Drop for DeskInUse<I> {
+    fn drop(&mut self) {
+        let mut desks = self.shard.desks.borrow_mut();
+        if let Some(mut desk) = self.desk.take()
+            && desks.len() < DESKS_KEPT_MAX
+        {
+            desk.clear();
+            desks.push(desk);
+        }
+    }
+}
+
+/// Desks kept for reuse per core; more exist while more requests are in flight.
+pub(super) const DESKS_KEPT_MAX: usize = 128;

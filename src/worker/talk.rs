@@ -1,0 +1,395 @@
+//! One try of a request on one connection: the request goes up while the answer comes down.
+//!
+//! Both directions move in one loop and neither waits for the other: an early answer is delivered at once and does not
+//! stop the upload, a slow reader holds its own side only. Every turn of the loop moves what can be moved, then waits for
+//! whatever the two directions lack, under the deadline that belongs to it:
+//!
+//! | who is silent | while | limit | outcome |
+//! |---|---|---|---|
+//! | client | it owes body bytes | `timeouts.body` | 408, or the end if the answer has begun |
+//! | client | it does not take its answer | `timeouts.write` | the end |
+//! | backend | it owes a head, body bytes, or does not read | `timeouts.request` | 504, or a cut |
+//!
+//! The backend's clock stands still while the client is sending. A head that drips does not restart it; a complete
+//! interim response does.
+
+use std::io::ErrorKind;
+
+use super::conn::Client;
+use super::desk::Desk;
+use super::fault::{Cause, Fault, Gone, Phase};
+use super::relay::Pump;
+use super::shard::Shard;
+use super::wait;
+use crate::http::{
+    BadResponse, Framing, Reject, RequestPlan, ResponseForward, ResponsePlan, Version, forward,
+    framing,
+};
+use crate::io::{Interest, Io, Stream};
+use crate::time::Instant;
+
+/// How one try ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The client has its answer, whole.
+    Delivered {
+        /// The backend connection can carry another request.
+        is_reusable: bool,
+        /// So can the client's.
+        keeps_client: bool,
+    },
+    /// The answer was a 101, and it is delivered.
+    Upgraded,
+    /// The request turned out to be wrong; nothing was answered yet.
+    Refused(Reject),
+    /// The client left or fell silent.
+    ClientGone(Gone),
+    /// The backend failed before it answered.
+    Failed {
+        /// How.
+        fault: Fault,
+        /// Whether any byte of a response had come.
+        has_answered: bool,
+    },
+    /// The backend failed in the middle of its answer.
+    Cut {
+        /// How.
+        fault: Fault,
+        /// Whether the client can tell the answer is short when the connection just ends.
+        is_end_marked: bool,
+    },
+}
+
+/// What a direction lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    Nothing,
+    Source,
+    Sink,
+    Turn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    Open,
+    Sent,
+    /// The backend takes no more of it.
+    Broken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reply {
+    Awaited,
+    Relaying,
+    Delivered,
+}
+
+struct Talk<'a, I: Io> {
+    shard: &'a Shard<I>,
+    client: &'a I::Stream,
+    upstream: &'a I::Stream,
+    plan: &'a RequestPlan,
+    upload: Upload,
+    reply: Reply,
+    response: ResponsePlan,
+    keeps_client: bool,
+    interims: u32,
+    /// When the client last sent body bytes, took response bytes, and the backend last did anything it owes us.
+    client_sent: Instant,
+    client_took: Instant,
+    backend_moved: Instant,
+}
+
+/// Sends the request staged in `desk.up` on `upstream` and relays the answer.
+pub(super) async fn converse<I: Io>(
+    shard: &Shard<I>,
+    client: &Client<I>,
+    desk: &mut Desk,
+    plan: &RequestPlan,
+    upstream: &I::Stream,
+) -> Outcome {
+    let now = shard.now();
+    let mut talk = Talk {
+        shard,
+        client: &client.stream,
+        upstream,
+        plan,
+        upload: Upload::Open,
+        reply: Reply::Awaited,
+        response: ResponsePlan::default(),
+        keeps_client: false,
+        interims: 0,
+        client_sent: now,
+        client_took: now,
+        backend_moved: now,
+    };
+    desk.outbound.clear();
+    desk.scan.reset();
+    desk.down.begin(Framing::None, false, false);
+    let outcome = loop {
+        if let Err(outcome) = talk.turn(desk).await {
+            break outcome;
+        }
+    };
+    client.stream.set_deadline(None);
+    upstream.set_deadline(None);
+    outcome
+}
+
+impl<I: Io> Talk<'_, I> {
+    /// Moves what can be moved, then waits. `Err` is the end, good or bad.
+    async fn turn(&mut self, desk: &mut Desk) -> Result<(), Outcome> {
+        let (sent, took) = (desk.up.bytes_in(), desk.down.bytes_out());
+        let (read, got) = (desk.up.bytes_out(), desk.down.bytes_in());
+        let up = self.upload(desk)?;
+        let down = self.download(desk)?;
+        let now = self.shard.now();
+        if desk.up.bytes_in() != sent {
+            self.client_sent = now;
+        }
+        if desk.down.bytes_out() != took {
+            self.client_took = now;
+        }
+        if desk.up.bytes_out() != read || desk.down.bytes_in() != got || down == Lack::Sink {
+            self.backend_moved = now;
+        }
+        if self.reply == Reply::Delivered {
+            self.end_if_over(desk)?;
+        }
+        if up == Lack::Turn || down == Lack::Turn {
+            wait::for_a_turn().await;
+            return Ok(());
+        }
+        self.wait(desk, up, down).await
+    }
+
+    /// The answer is delivered; is there anything left to do for the request?
+    fn end_if_over(&self, desk: &Desk) -> Result<(), Outcome> {
+        let ends_upstream = !self.response.keep_alive || self.upstream.status().is_finished;
+        if self.upload == Upload::Open && !ends_upstream {
+            return Ok(());
+        }
+        let is_sent = self.upload == Upload::Sent;
+        Err(Outcome::Delivered {
+            is_reusable: is_sent && self.response.keep_alive && desk.outbound.is_empty(),
+            keeps_client: is_sent && self.keeps_client,
+        })
+    }
+
+    fn upload(&mut self, desk: &mut Desk) -> Result<Lack, Outcome> {
+        if self.upload != Upload::Open {
+            return Ok(Lack::Nothing);
+        }
+        let pump = desk.up.pump(self.client, &mut desk.inbound, self.upstream);
+        if self.shard.config.body_bytes_max.is_some_and(|limit| desk.up.bytes_in() > limit) {
+            return Err(self.refused(Reject::BodyTooLarge));
+        }
+        match pump {
+            Pump::Done => {
+                self.upload = Upload::Sent;
+                self.backend_moved = self.shard.now();
+                Ok(Lack::Nothing)
+            }
+            Pump::AwaitsSource => Ok(Lack::Source),
+            Pump::AwaitsSink => Ok(Lack::Sink),
+            Pump::Yields => Ok(Lack::Turn),
+            Pump::SourceShort => Err(self.refused(Reject::IncompleteBody)),
+            Pump::SourceFailed => Err(Outcome::ClientGone(Gone::Left)),
+            Pump::Malformed(fault) => Err(self.refused(fault.into())),
+            // It may have answered before it stopped reading: 413 and then a close is the usual case.
+            Pump::SinkFailed => {
+                self.upload = Upload::Broken;
+                Ok(Lack::Nothing)
+            }
+        }
+    }
+
+    /// The request is wrong in its body: said so if the answer has not begun, else there is only the end.
+    fn refused(&self, reject: Reject) -> Outcome {
+        match self.reply {
+            Reply::Awaited => Outcome::Refused(reject),
+            Reply::Relaying => Outcome::ClientGone(Gone::Left),
+            Reply::Delivered => Outcome::Delivered { is_reusable: false, keeps_client: false },
+        }
+    }
+
+    fn download(&mut self, desk: &mut Desk) -> Result<Lack, Outcome> {
+        while self.reply == Reply::Awaited {
+            if let Some(lack) = self.await_head(desk)? {
+                return Ok(lack);
+            }
+        }
+        if self.reply == Reply::Delivered {
+            return Ok(Lack::Nothing);
+        }
+        match desk.down.pump(self.upstream, &mut desk.outbound, self.client) {
+            Pump::Done if self.response.framing == Framing::Tunnel => Err(Outcome::Upgraded),
+            Pump::Done => {
+                self.reply = Reply::Delivered;
+                Ok(Lack::Nothing)
+            }
+            Pump::AwaitsSource => Ok(Lack::Source),
+            Pump::AwaitsSink => Ok(Lack::Sink),
+            Pump::Yields => Ok(Lack::Turn),
+            Pump::SourceShort => Err(self.cut(desk, Cause::Closed)),
+            Pump::SourceFailed => Err(self.cut(desk, Cause::Reset)),
+            Pump::Malformed(fault) => Err(self.cut(desk, Cause::Malformed(fault.into()))),
+            Pump::SinkFailed => Err(Outcome::ClientGone(Gone::Left)),
+        }
+    }
+
+    /// Reads towards the next response head. `None` when there was one.
+    fn await_head(&mut self, desk: &mut Desk) -> Result<Option<Lack>, Outcome> {
+        // Interim responses leave before the next head is looked at: that bounds what we hold.
+        match desk.down.flush(&desk.outbound, self.client) {
+            Pump::Done => desk.down.written_off(),
+            Pump::AwaitsSink => return Ok(Some(Lack::Sink)),
+            _ => return Err(Outcome::ClientGone(Gone::Left)),
+        }
+        let limits = &self.shard.config.head;
+        match desk.scan.scan_response(desk.outbound.unread(), limits) {
+            Ok(Some(length)) => {
+                desk.outbound.hold(length);
+                desk.scan.reset();
+                self.take_head(desk)?;
+                return Ok(None);
+            }
+            Ok(None) => {}
+            Err(bad) => return Err(self.failed(desk, Cause::Malformed(bad))),
+        }
+        match self.upstream.recv(desk.outbound.spare()) {
+            Ok(0) => Err(self.failed(desk, Cause::Closed)),
+            Ok(n) => {
+                desk.outbound.filled(n);
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Some(Lack::Source)),
+            Err(_) => Err(self.failed(desk, Cause::Reset)),
+        }
+    }
+
+    /// A response head is held: relay it, in our words.
+    fn take_head(&mut self, desk: &mut Desk) -> Result<(), Outcome> {
+        let held = desk.outbound.held();
+        let parsed = desk.response.parse(held).and_then(|()| {
+            framing::of_response(&desk.response, held, desk.request.method, self.plan.upgrade)
+        });
+        let response = match parsed {
+            Ok(response) => response,
+            Err(bad) => return Err(self.failed(desk, Cause::Malformed(bad))),
+        };
+        let speaks_11 = desk.request.version == Version::Http11;
+        if response.is_interim {
+            self.interims += 1;
+            if self.interims > INTERIMS_MAX {
+                return Err(self.failed(desk, Cause::Malformed(BadResponse::TooManyInterims)));
+            }
+            self.backend_moved = self.shard.now();
+            // A complete head without keep-alive settles it for the connection.
+            self.response.keep_alive = response.keep_alive;
+            if speaks_11 {
+                forward::interim_head(desk.down.lead(), &desk.response, held);
+            }
+            desk.outbound.release();
+            return Ok(());
+        }
+        let had_interim_close = self.interims > 0 && !self.response.keep_alive;
+        self.response = response;
+        self.response.keep_alive &= !had_interim_close;
+        self.reply = Reply::Relaying;
+        self.stage_response(desk, speaks_11)
+    }
+
+    fn stage_response(&mut self, desk: &mut Desk, speaks_11: bool) -> Result<(), Outcome> {
+        let source = self.response.framing;
+        let is_chunked = speaks_11 && matches!(source, Framing::Chunked | Framing::UntilClose);
+        let is_close_delimited =
+            !speaks_11 && matches!(source, Framing::Chunked | Framing::UntilClose);
+        let can_finish_upload = match self.upload {
+            Upload::Sent => true,
+            Upload::Open => self.response.keep_alive,
+            Upload::Broken => false,
+        };
+        self.keeps_client = self.plan.keep_alive
+            && can_finish_upload
+            && !is_close_delimited
+            && !self.shard.is_draining.get();
+        let to_client = match source {
+            _ if is_chunked => Framing::Chunked,
+            _ if is_close_delimited => Framing::UntilClose,
+            other => other,
+        };
+        let body = if source == Framing::Tunnel { Framing::None } else { source };
+        desk.down.begin(body, is_chunked, self.plan.accepts_trailers);
+        let words = ResponseForward {
+            framing: to_client,
+            declared_length: self.response.declared_length,
+            close: !self.keeps_client,
+            keep_alive_10: self.keeps_client && !speaks_11,
+            accepts_trailers: self.plan.accepts_trailers,
+            date: &self.shard.date(),
+        };
+        forward::response_head(desk.down.lead(), &desk.response, desk.outbound.held(), &words);
+        desk.down.drop_listed_trailers(&desk.response.fields, desk.outbound.held());
+        desk.outbound.release();
+        if !desk.down.is_ended() && !desk.outbound.is_empty() {
+            // What came with the head leaves with it.
+            if let Err(fault) = desk.down.decode(&mut desk.outbound) {
+                return Err(self.failed(desk, Cause::Malformed(fault.into())));
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, desk: &Desk, cause: Cause) -> Outcome {
+        let has_answered = self.interims > 0 || !desk.outbound.is_untouched();
+        Outcome::Failed { fault: Fault::new(Phase::Head, cause), has_answered }
+    }
+
+    fn cut(&self, desk: &Desk, cause: Cause) -> Outcome {
+        Outcome::Cut {
+            fault: Fault::new(Phase::Body, cause),
+            is_end_marked: desk.down.marks_its_end(),
+        }
+    }
+
+    /// Waits for what the directions lack, under the deadlines that belong to it.
+    async fn wait(&self, desk: &Desk, up: Lack, down: Lack) -> Result<(), Outcome> {
+        let of_client = Interest { read: up == Lack::Source, write: down == Lack::Sink };
+        let of_upstream = Interest { read: down == Lack::Source, write: up == Lack::Sink };
+        let timeouts = &self.shard.config.timeouts;
+        let read_by = of_client.read.then(|| self.client_sent + timeouts.body);
+        let write_by = of_client.write.then(|| self.client_took + timeouts.write);
+        let client_by = match (read_by, write_by) {
+            (Some(read_by), Some(write_by)) => Some(read_by.min(write_by)),
+            (one, other) => one.or(other),
+        };
+        let waits_for_backend = !of_client.read && !of_client.write;
+        let backend_by = waits_for_backend.then(|| self.backend_moved + timeouts.request);
+        self.client.set_deadline(client_by);
+        self.upstream.set_deadline(backend_by);
+        let (client, upstream) =
+            wait::either(self.client, of_client, self.upstream, of_upstream).await;
+        if client.is_reset {
+            return Err(Outcome::ClientGone(Gone::Left));
+        }
+        if client.is_expired {
+            let is_slow_taker = write_by.is_some_and(|by| by <= self.shard.now());
+            return Err(match is_slow_taker {
+                true => Outcome::ClientGone(Gone::Slow),
+                false => self.refused(Reject::BodyTimeout),
+            });
+        }
+        if upstream.is_expired {
+            return Err(match self.reply {
+                Reply::Awaited => self.failed(desk, Cause::Timeout),
+                Reply::Relaying => self.cut(desk, Cause::Timeout),
+                Reply::Delivered => Outcome::Delivered { is_reusable: false, keeps_client: false },
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Interim responses to one request; a backend that sends more is not going to answer.
+const INTERIMS_MAX: u32 = 64;

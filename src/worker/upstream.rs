@@ -1,0 +1,108 @@
+//! Idle connections to backends, per core.
+//!
+//! Last in, first out: the connection used last is the one least likely to have been closed by its backend, and the
+//! ones a quiet core does not need grow old together. Every idle connection is *watched*: an end, stray bytes or its
+//! age stir it, and it is gone before anybody could be handed it. What the watch has not reported yet, checkout still asks.
+//!
+//! Invariants: no connection to a closed slot is kept; a slot holds at most [`IDLE_PER_BACKEND_MAX`].
+
+use std::time::Duration;
+
+use crate::balance::Slot;
+use crate::io::Stream;
+use crate::time::Instant;
+
+/// The idle connections of one core, by backend.
+pub(super) struct Pool<S> {
+    backends: Vec<Shelf<S>>,
+    serial: u32,
+}
+
+struct Shelf<S> {
+    idle: Vec<Idle<S>>,
+    is_open: bool,
+}
+
+struct Idle<S> {
+    stream: S,
+    serial: u32,
+}
+
+impl<S: Stream> Pool<S> {
+    pub(super) fn new() -> Self {
+        Self { backends: Vec::new(), serial: 0 }
+    }
+
+    /// From here on connections to `slot` are kept, or (closed) dropped at once. Returns how many were dropped.
+    pub(super) fn set_open(&mut self, slot: Slot, is_open: bool) -> usize {
+        while self.backends.len() <= slot.index() {
+            self.backends.push(Shelf { idle: Vec::new(), is_open: false });
+        }
+        let shelf = &mut self.backends[slot.index()];
+        shelf.is_open = is_open;
+        if is_open {
+            return 0;
+        }
+        let dropped = shelf.idle.len();
+        shelf.idle = Vec::new();
+        dropped
+    }
+
+    /// The connection to `slot` that was used last and is still silent; dead ones found on the way are dropped and
+    /// counted in `evicted`.
+    pub(super) fn checkout(&mut self, slot: Slot, evicted: &mut u64) -> Option<S> {
+        let shelf = self.backends.get_mut(slot.index())?;
+        while let Some(Idle { stream, .. }) = shelf.idle.pop() {
+            if stream.is_quiet() {
+                stream.watch(None);
+                stream.set_deadline(None);
+                return Some(stream);
+            }
+            *evicted += 1;
+        }
+        None
+    }
+
+    /// Keeps `stream` for the next request to `slot`, until `now + idle_timeout`. False when it was dropped instead.
+    pub(super) fn checkin(
+        &mut self,
+        slot: Slot,
+        stream: S,
+        now: Instant,
+        idle_timeout: Duration,
+    ) -> bool {
+        let Some(shelf) = self.backends.get_mut(slot.index()) else { return false };
+        if !stream.is_quiet() || !shelf.is_open || shelf.idle.len() >= IDLE_PER_BACKEND_MAX {
+            return false;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        stream.watch(Some(u64::from(slot.0) << 32 | u64::from(self.serial)));
+        stream.set_deadline(Some(now + idle_timeout));
+        shelf.idle.push(Idle { stream, serial: self.serial });
+        true
+    }
+
+    /// Drops the connection whose watch reported `tag`, if it is still idle and not silent.
+    pub(super) fn stirred(&mut self, tag: u64) -> bool {
+        let (slot, serial) = ((tag >> 32) as usize, tag as u32);
+        let Some(shelf) = self.backends.get_mut(slot) else { return false };
+        let Some(at) = shelf.idle.iter().position(|idle| idle.serial == serial) else {
+            return false;
+        };
+        let idle = &shelf.idle[at];
+        // A writable edge stirs too, and means nothing.
+        if idle.stream.is_quiet() && !idle.stream.status().is_expired {
+            return false;
+        }
+        shelf.idle.remove(at);
+        true
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.backends.clear();
+    }
+}
+
+/// Idle connections kept per backend and core; one more is closed instead.
+const IDLE_PER_BACKEND_MAX: usize = 256;

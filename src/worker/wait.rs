@@ -1,0 +1,37 @@
+//! The ways to wait. Each future is small and borrows what it waits for.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use crate::io::{Interest, Status, Stream};
+
+/// Until something in `interest` may be tried, the stream was reset, or its deadline passed.
+pub(super) async fn ready<S: Stream>(stream: &S, interest: Interest) -> Status {
+    poll_fn(|cx| stream.poll_ready(cx, interest)).await
+}
+
+/// Until either is [`ready`]. The client is always watched, if only for a reset; the backend only when something is
+/// wanted of it (a reset is sticky, and would make a wait for nothing return at once for ever).
+pub(super) async fn either<S: Stream>(
+    client: &S,
+    of_client: Interest,
+    upstream: &S,
+    of_upstream: Interest,
+) -> (Status, Status) {
+    poll_fn(|cx| {
+        let client_ready = client.poll_ready(cx, of_client).is_ready();
+        let upstream_ready =
+            of_upstream != Interest::NONE && upstream.poll_ready(cx, of_upstream).is_ready();
+        if client_ready || upstream_ready {
+            Poll::Ready((client.status(), upstream.status()))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Lets every other task of the core run first.
+pub(super) async fn for_a_turn() {
+    futures_lite::future::yield_now().await;
+}
