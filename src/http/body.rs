@@ -293,3 +293,255 @@ pub const LAST_CHUNK_HEAD: &[u8] = b"0\r\n";
 pub const EXTENSION_DEBT_MAX: u64 = 16 * 1024;
 /// Digits of the largest chunk size.
 const SIZE_DIGITS_MAX: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reject::FieldFault;
+
+    type Outcome = Result<(String, String, usize, bool), BodyFault>;
+
+    /// Feeds the pieces one after the other, each in a buffer of its own.
+    fn feed<'a>(framing: Framing, pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
+        let mut decoder = BodyDecoder::new(framing);
+        let (mut body, mut consumed) = (Vec::new(), 0);
+        for piece in pieces {
+            let mut input = piece.to_vec();
+            let decoded = decoder.decode(&mut input)?;
+            assert!(decoded.is_done || decoded.consumed == input.len());
+            body.extend_from_slice(&input[decoded.data]);
+            consumed += decoded.consumed;
+        }
+        assert_eq!(decoder.total_bytes(), body.len() as u64);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((text(&body), text(decoder.trailers()), consumed, decoder.is_done()))
+    }
+
+    /// Whole, in two pieces cut at each byte, and byte by byte: always the same outcome.
+    fn decode(framing: Framing, bytes: &[u8]) -> Outcome {
+        let whole = feed(framing, std::iter::once(bytes));
+        for cut in 0..=bytes.len() {
+            let (front, back) = bytes.split_at(cut);
+            assert_eq!(feed(framing, [front, back].into_iter()), whole, "cut at {cut}");
+        }
+        assert_eq!(feed(framing, bytes.chunks(1)), whole, "byte by byte");
+        whole
+    }
+
+    #[test]
+    fn chunks_and_trailers() {
+        for (input, body, trailers, rest) in [
+            // RFC 9112 §7.1
+            ("0\r\n\r\n", "", "", ""),
+            ("5\r\nhello\r\n0\r\n\r\nGET", "hello", "", "GET"),
+            ("5\r\nhello\r\nA\r\n0123456789\r\n00\r\n\r\n", "hello0123456789", "", ""),
+            ("a\r\n0123456789\r\n1\r\n\n\r\n0\r\n\r\n", "0123456789\n", "", ""),
+            ("00000000000000000001\r\nx\r\n0\r\n\r\n", "x", "", ""),
+            // §7.1.1: extensions are read over, with whitespace around ; and =
+            ("1;a\r\nx\r\n0;b=c\r\n\r\n", "x", "", ""),
+            ("1 \t; a = \"q;\u{e9}\t\" \r\nx\r\n0 ;\r\n\r\n", "x", "", ""),
+            // §7.1.2, RFC 9110 §6.5.1
+            ("0\r\nX-Sum: 1\r\n\r\nrest", "", "X-Sum: 1\r\n", "rest"),
+            (
+                "0\r\na:1\r\nB:\r\nc:  \t2 3 \t\r\nd: 4\r\n\r\n",
+                "",
+                "a: 1\r\nB: \r\nc: 2 3\r\nd: 4\r\n",
+                "",
+            ),
+            (
+                "0\r\nContent-Length: 5\r\na: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "",
+                "a: 1\r\n",
+                "",
+            ),
+            (
+                "0\r\nHost: x\r\nContent-Foo: x\r\nSet-Cookie: x\r\nAuthorization: x\r\n\r\n",
+                "",
+                "",
+                "",
+            ),
+            (
+                "0\r\nCONNECTION: x\r\nTe: x\r\nTrailer: x\r\nVia: x\r\nX-Forwarded-Port: x\r\n\r\n",
+                "",
+                "",
+                "",
+            ),
+            (
+                "0\r\nCache-Control: x\r\nVary: x\r\nIf-Fancy: x\r\nRange: x\r\nETag: x\r\n\r\n",
+                "",
+                "ETag: x\r\n",
+                "",
+            ),
+        ] {
+            let consumed = input.len() - rest.len();
+            let expected = Ok((body.to_owned(), trailers.to_owned(), consumed, true));
+            assert_eq!(decode(Framing::Chunked, input.as_bytes()), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_chunks() {
+        for (input, fault) in [
+            // RFC 9112 §7.1: a number, hexadecimal, without sign, prefix or whitespace before it
+            ("\r\n", BodyFault::InvalidChunkSize),
+            (";a\r\n", BodyFault::InvalidChunkSize),
+            ("+1\r\n", BodyFault::InvalidChunkSize),
+            ("-1\r\n", BodyFault::InvalidChunkSize),
+            ("0x1\r\n", BodyFault::InvalidChunkSize),
+            (" 1\r\n", BodyFault::InvalidChunkSize),
+            ("1_0\r\n", BodyFault::InvalidChunkSize),
+            ("g\r\n", BodyFault::InvalidChunkSize),
+            ("1 \r\n", BodyFault::InvalidChunkSize),
+            ("1 1\r\n", BodyFault::InvalidChunkSize),
+            ("1\x0b\r\n", BodyFault::InvalidChunkSize),
+            ("1\n", BodyFault::InvalidChunkSize),
+            ("8000000000000000\r\n", BodyFault::InvalidChunkSize),
+            ("10000000000000005\r\n", BodyFault::InvalidChunkSize),
+            ("fffffffffffffffff\r\n", BodyFault::InvalidChunkSize),
+            // CRLF and nothing else
+            ("1\rx", BodyFault::MissingChunkEnd),
+            ("1\r\r\n", BodyFault::MissingChunkEnd),
+            ("1\r\nxx", BodyFault::MissingChunkEnd),
+            ("1\r\nx\n0", BodyFault::MissingChunkEnd),
+            ("1\r\nx\r0", BodyFault::MissingChunkEnd),
+            ("1\r\nx0\r\n", BodyFault::MissingChunkEnd),
+            ("1;a\nx", BodyFault::MissingChunkEnd),
+            ("1;a\rb\r\nx", BodyFault::MissingChunkEnd),
+            // §7.1.1
+            ("1;a\0\r\n", BodyFault::InvalidChunkExtension),
+            ("1;a\x7f\r\n", BodyFault::InvalidChunkExtension),
+            ("1;a\x1f\r\n", BodyFault::InvalidChunkExtension),
+            // §7.1.2: as strict as in a head
+            ("0\r\n\n", BodyFault::Trailer(FieldFault::BareLf)),
+            ("0\r\na: b\n", BodyFault::Trailer(FieldFault::BareLf)),
+            ("0\r\na: b\r\n c\r\n", BodyFault::Trailer(FieldFault::ObsFold)),
+            ("0\r\na : b\r\n", BodyFault::Trailer(FieldFault::SpaceBeforeColon)),
+            ("0\r\nHost: \0\r\n", BodyFault::Trailer(FieldFault::ControlInValue)),
+            ("0\r\nGET / HTTP/1.1\r\n", BodyFault::Trailer(FieldFault::InvalidFieldName)),
+        ] {
+            assert_eq!(decode(Framing::Chunked, input.as_bytes()), Err(fault), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_stays() {
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        assert_eq!(decoder.decode(&mut b"x".to_vec()), Err(BodyFault::InvalidChunkSize));
+        assert_eq!(decoder.decode(&mut b"0\r\n\r\n".to_vec()), Err(BodyFault::InvalidChunkSize));
+        assert_eq!(decoder.decode(&mut []), Err(BodyFault::InvalidChunkSize));
+        assert_eq!(decoder.end_of_input(), Err(BodyFault::InvalidChunkSize));
+        decoder.reset(Framing::Chunked);
+        assert!(decoder.decode(&mut b"0\r\n\r\n".to_vec()).unwrap().is_done);
+    }
+
+    #[test]
+    fn floods_are_bounded_and_long_streams_are_not() {
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        let owed = |bytes: u64| format!("1;{}", "x".repeat(bytes as usize)).into_bytes();
+        assert!(decoder.decode(&mut owed(EXTENSION_DEBT_MAX)).is_ok());
+        assert_eq!(decoder.decode(&mut b"x".to_vec()), Err(BodyFault::ChunkExtensionFlood));
+        decoder.reset(Framing::Chunked);
+        assert!(decoder.decode(&mut owed(EXTENSION_DEBT_MAX)).is_ok());
+        assert_eq!(
+            decoder.decode(&mut b"\r\nx\r\n1;ab".to_vec()),
+            Err(BodyFault::ChunkExtensionFlood)
+        );
+        decoder.reset(Framing::Chunked);
+        let zeros = "0".repeat(16 + EXTENSION_DEBT_MAX as usize);
+        assert!(decoder.decode(&mut zeros.into_bytes()).is_ok());
+        assert_eq!(decoder.decode(&mut b"0".to_vec()), Err(BodyFault::ChunkExtensionFlood));
+        // A signature of 85 bytes with each chunk, for ever.
+        decoder.reset(Framing::Chunked);
+        for _ in 0..1000 {
+            let mut input =
+                format!("64;s={}\r\n{}\r\n", "f".repeat(85), "x".repeat(100)).into_bytes();
+            assert_eq!(decoder.decode(&mut input).unwrap().data.len(), 100);
+        }
+
+        decoder.reset(Framing::Chunked);
+        let line = |len: usize| format!("a: {}\r\n", "b".repeat(len - 5)).into_bytes();
+        assert!(decoder.decode(&mut b"0\r\n".to_vec()).is_ok());
+        assert!(decoder.decode(&mut line(TRAILER_BYTES_MAX - 2)).is_ok());
+        assert!(decoder.clone().decode(&mut b"\r\n".to_vec()).unwrap().is_done);
+        assert_eq!(decoder.decode(&mut b"a:\r\n".to_vec()), Err(BodyFault::TrailersTooLarge));
+        let lines = |count: usize| format!("0\r\n{}\r\n", "Host:\r\n".repeat(count)).into_bytes();
+        decoder.reset(Framing::Chunked);
+        assert!(decoder.decode(&mut lines(TRAILER_LINES_MAX)).unwrap().is_done);
+        decoder.reset(Framing::Chunked);
+        assert_eq!(
+            decoder.decode(&mut lines(TRAILER_LINES_MAX + 1)),
+            Err(BodyFault::TrailersTooLarge)
+        );
+    }
+
+    #[test]
+    fn lengths_and_ends() {
+        let done =
+            |body: &str, consumed, is_done| Ok((body.to_owned(), String::new(), consumed, is_done));
+        assert_eq!(decode(Framing::None, b"GET"), done("", 0, true));
+        assert_eq!(decode(Framing::Length(0), b"GET"), done("", 0, true));
+        assert_eq!(decode(Framing::Length(3), b"abcGET"), done("abc", 3, true));
+        assert_eq!(decode(Framing::Length(4), b"abc"), done("abc", 3, false));
+        assert_eq!(decode(Framing::UntilClose, b"abc"), done("abc", 3, false));
+        assert_eq!(decode(Framing::Tunnel, b"0\r\n\r\n"), done("0\r\n\r\n", 5, false));
+        // RFC 9112 §8: only a body that ends with the connection is complete when it ends.
+        for (framing, input, expected) in [
+            (Framing::None, "", Ok(())),
+            (Framing::UntilClose, "abc", Ok(())),
+            (Framing::Length(3), "abc", Ok(())),
+            (Framing::Length(3), "ab", Err(BodyFault::Incomplete)),
+            (Framing::Chunked, "", Err(BodyFault::Incomplete)),
+            (Framing::Chunked, "1\r\nx\r\n", Err(BodyFault::Incomplete)),
+            (Framing::Chunked, "0\r\n", Err(BodyFault::Incomplete)),
+            (Framing::Chunked, "0\r\na: b\r\n", Err(BodyFault::Incomplete)),
+            (Framing::Chunked, "0\r\n\r\n", Ok(())),
+        ] {
+            let mut decoder = BodyDecoder::new(framing);
+            decoder.decode(&mut input.as_bytes().to_vec()).unwrap();
+            assert_eq!(decoder.end_of_input(), expected, "{framing:?} {input:?}");
+        }
+    }
+
+    #[test]
+    fn announced_bytes_come_before_the_bytes() {
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        decoder.decode(&mut b"2\r\nab\r\n7fffffffffffffff\r\nc".to_vec()).unwrap();
+        assert_eq!((decoder.total_bytes(), decoder.announced_bytes()), (3, 2 + BODY_BYTES_MAX));
+        assert_eq!(decoder.remaining(), None);
+        decoder.reset(Framing::Length(9));
+        decoder.decode(&mut b"abc".to_vec()).unwrap();
+        assert_eq!(
+            (decoder.total_bytes(), decoder.announced_bytes(), decoder.remaining()),
+            (3, 9, Some(6))
+        );
+    }
+
+    #[test]
+    fn listed_trailers_are_dropped() {
+        let head = b"Connection: close, X-Sum\r\n\r\n";
+        let mut fields = Fields::default();
+        fields.parse(head, 0).unwrap();
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        decoder.drop_listed_trailers(&fields, head);
+        decoder.decode(&mut b"0\r\nx-sum: 1\r\nx-su: 2\r\n\r\n".to_vec()).unwrap();
+        assert_eq!(decoder.trailers(), b"x-su: 2\r\n");
+        decoder.reset(Framing::Chunked);
+        decoder.decode(&mut b"0\r\nx-sum: 1\r\n\r\n".to_vec()).unwrap();
+        assert_eq!(decoder.trailers(), b"x-sum: 1\r\n");
+    }
+
+    #[test]
+    fn chunk_heads() {
+        for (len, expected) in [
+            (1, "1\r\n"),
+            (15, "f\r\n"),
+            (16, "10\r\n"),
+            (0x1f0, "1f0\r\n"),
+            (usize::MAX, "ffffffffffffffff\r\n"),
+        ] {
+            let mut out = [0; CHUNK_HEAD_BYTES_MAX];
+            let written = chunk_head(len, &mut out);
+            assert_eq!(&out[..written], expected.as_bytes());
+        }
+    }
+}

@@ -428,3 +428,90 @@ const SLOTS: [u8; SLOT_COUNT] = {
 };
 
 const _: () = assert!((FieldKind::Other as u8) < 64, "kinds are kept in 64 bits");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_known_in_any_letter_case_and_nothing_else_is() {
+        for (name, kind) in KNOWN {
+            assert_eq!(FieldKind::of(name.as_bytes()), kind);
+            assert_eq!(FieldKind::of(name.to_ascii_uppercase().as_bytes()), kind);
+            for other in [format!("{name}x"), format!("x{name}"), name[1..].to_owned()] {
+                let is_known = KNOWN.iter().any(|(known, _)| *known == other);
+                assert_eq!(
+                    FieldKind::of(other.as_bytes()) != FieldKind::Other,
+                    is_known,
+                    "{other}"
+                );
+            }
+            // 0x20 apart like a letter and its capital, but no letter.
+            let twisted: Vec<u8> = name.bytes().map(|b| b ^ 0x20).collect();
+            if name.contains('-') {
+                assert_eq!(FieldKind::of(&twisted), FieldKind::Other, "{name}");
+            }
+        }
+        assert_eq!(FieldKind::of(b""), FieldKind::Other);
+        assert_eq!(FieldKind::of(&[b'x'; 1000]), FieldKind::Other);
+    }
+
+    #[test]
+    fn lines() {
+        let fault = |fault| Err(fault);
+        // RFC 9110 §5.1, §5.5; RFC 9112 §2.2, §5.1, §5.2
+        for (line, expected) in [
+            ("a:b", Ok(("a", "b"))),
+            ("a:", Ok(("a", ""))),
+            ("a: \t ", Ok(("a", ""))),
+            ("a:\t b c \t", Ok(("a", "b c"))),
+            ("a::b:", Ok(("a", ":b:"))),
+            ("!#$%&'*+-.^_`|~09Az: \u{e9}\t,", Ok(("!#$%&'*+-.^_`|~09Az", "\u{e9}\t,"))),
+            (" a: b", fault(FieldFault::ObsFold)),
+            ("\ta: b", fault(FieldFault::ObsFold)),
+            ("a : b", fault(FieldFault::SpaceBeforeColon)),
+            ("a\t: b", fault(FieldFault::SpaceBeforeColon)),
+            ("a b: c", fault(FieldFault::InvalidFieldName)),
+            (": b", fault(FieldFault::InvalidFieldName)),
+            ("ab", fault(FieldFault::InvalidFieldName)),
+            ("a(b: c", fault(FieldFault::InvalidFieldName)),
+            ("a\0: c", fault(FieldFault::InvalidFieldName)),
+            ("\u{e9}: c", fault(FieldFault::InvalidFieldName)),
+            ("a\x0b: c", fault(FieldFault::InvalidFieldName)),
+            ("a\r: c", fault(FieldFault::BareCr)),
+            ("a: b\rc", fault(FieldFault::BareCr)),
+            ("a: b\r", fault(FieldFault::BareCr)),
+            ("a: \0", fault(FieldFault::ControlInValue)),
+            ("a: b\x0b", fault(FieldFault::ControlInValue)),
+            ("a:\x0cb", fault(FieldFault::ControlInValue)),
+            ("a: b\x7fc", fault(FieldFault::ControlInValue)),
+        ] {
+            let head = format!("{line}\r\n\r\n");
+            let mut fields = Fields::default();
+            let outcome = fields.parse(head.as_bytes(), 0).map(|()| {
+                let field = fields.lines()[0];
+                (field.name.of(head.as_bytes()), field.value.of(head.as_bytes()))
+            });
+            let expected = expected.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            assert_eq!(outcome, expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn lookup() {
+        let head = b"Via: a\r\nX-A: 1\r\nx-a: 2\r\nvia: b , c,\r\n\r\n";
+        let mut fields = Fields::default();
+        fields.parse(head, 0).unwrap();
+        assert!(fields.has(FieldKind::Via) && !fields.has(FieldKind::Host));
+        assert_eq!(fields.first(FieldKind::Via, head), Some(b"a".as_slice()));
+        assert_eq!(fields.first(FieldKind::Host, head), None);
+        assert_eq!(fields.named(b"X-a", head).collect::<Vec<_>>(), [b"1", b"2"]);
+        let elements: Vec<_> = fields.elements(FieldKind::Via, head).collect();
+        assert_eq!(elements, [b"a".as_slice(), b"b", b"c", b""]);
+        // Bytes that are not a head end in a fault, not in a panic or a loop.
+        assert!(fields.parse(b"a: b\r\n", 0).is_err());
+        assert!(fields.parse(b"\r\nx", 0).is_err());
+        assert!(fields.parse(b"", 9).is_err());
+        assert!(Span { start: 5, end: 2 }.of(b"abcdefgh").is_empty());
+    }
+}

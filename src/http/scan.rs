@@ -148,3 +148,121 @@ fn content(line: &[u8]) -> (&[u8], bool) {
         _ => (line, false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { line_bytes_max: 20, head_bytes_max: 60, fields_max: 3 };
+
+    /// Whole, in two pieces cut at each byte, and byte by byte: always the same outcome.
+    fn scan(bytes: &[u8]) -> Result<Option<usize>, Reject> {
+        let whole = HeadScan::default().scan(bytes, &LIMITS);
+        for cut in 0..=bytes.len() {
+            let mut scan = HeadScan::default();
+            let outcome = match scan.scan(&bytes[..cut], &LIMITS) {
+                Ok(None) => scan.scan(bytes, &LIMITS),
+                early => early,
+            };
+            assert_eq!(outcome, whole, "cut at {cut} of {:?}", bytes.escape_ascii().to_string());
+        }
+        let mut scan = HeadScan::default();
+        let outcome = (0..=bytes.len())
+            .map(|len| scan.scan(&bytes[..len], &LIMITS))
+            .find(|outcome| !matches!(outcome, Ok(None)))
+            .unwrap_or(Ok(None));
+        assert_eq!(outcome, whole, "byte by byte: {:?}", bytes.escape_ascii().to_string());
+        whole
+    }
+
+    #[test]
+    fn finds_the_end_and_nothing_behind_it() {
+        for (bytes, expected) in [
+            ("", Ok(None)),
+            ("\r", Ok(None)),
+            ("\r\n", Ok(None)),
+            ("G", Ok(None)),
+            ("GET / HTTP/1.1\r\n", Ok(None)),
+            ("GET / HTTP/1.1\r\n\r", Ok(None)),
+            ("GET / HTTP/1.1\r\n\r\n", Ok(Some(18))),
+            ("GET / HTTP/1.1\r\n\r\nbody\n\r\n\r\n", Ok(Some(18))),
+            ("GET / HTTP/1.1\r\na: b\r\n\r\n", Ok(Some(24))),
+            // RFC 9112 §2.2: one empty line before the request line is skipped, no second one.
+            ("\r\nGET / HTTP/1.1\r\n\r\n", Ok(Some(20))),
+            ("\r\n\r\nGET / HTTP/1.1\r\n\r\n", Err(Reject::NotHttp)),
+            ("\n", Err(Reject::BareLf)),
+            ("\rG", Err(Reject::BareCr)),
+            ("GET / HTTP/1.1\n\n", Err(Reject::BareLf)),
+            ("GET / HTTP/1.1\r\na: b\n\r\n", Err(Reject::BareLf)),
+            // A bare CR within a line is for the parser.
+            ("GET /\r HTTP/1.1\r\n\r\n", Ok(Some(19))),
+            ("\x16\x03\x01", Err(Reject::NotHttp)),
+            (" GET / HTTP/1.1\r\n", Err(Reject::NotHttp)),
+            ("\0", Err(Reject::NotHttp)),
+            ("{}", Err(Reject::NotHttp)),
+        ] {
+            assert_eq!(scan(bytes.as_bytes()), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_exact() {
+        let line = |len: usize| format!("GET {} HTTP/1.1\r\n\r\n", "/".repeat(len - 13));
+        assert_eq!(scan(line(20).as_bytes()), Ok(Some(24)));
+        assert_eq!(scan(line(21).as_bytes()), Err(Reject::LineTooLong));
+        assert_eq!(scan(format!("\r\n{}", line(20)).as_bytes()), Ok(Some(26)));
+        assert_eq!(scan(format!("\r\n{}", line(21)).as_bytes()), Err(Reject::LineTooLong));
+        assert_eq!(scan("x".repeat(20).as_bytes()), Ok(None));
+        assert_eq!(scan("x".repeat(21).as_bytes()), Err(Reject::LineTooLong));
+        // The CR at the end may belong to the line's end, or not.
+        assert_eq!(scan(format!("{}\r", "x".repeat(20)).as_bytes()), Ok(None));
+        assert_eq!(scan(format!("{}\rx", "x".repeat(20)).as_bytes()), Err(Reject::LineTooLong));
+
+        let head = |len: usize| format!("GET / HTTP/1.1\r\na:{}\r\n\r\n", "b".repeat(len - 22));
+        assert_eq!(scan(head(60).as_bytes()), Ok(Some(60)));
+        assert_eq!(scan(head(61).as_bytes()), Err(Reject::HeadTooLarge));
+        assert_eq!(scan(format!("\r\n{}", head(60)).as_bytes()), Ok(Some(62)));
+        assert_eq!(scan(format!("\r\n{}", head(61)).as_bytes()), Err(Reject::HeadTooLarge));
+        assert_eq!(scan(&head(80).as_bytes()[..60]), Ok(None));
+        assert_eq!(scan(&head(80).as_bytes()[..61]), Err(Reject::HeadTooLarge));
+        // What stands behind a complete head does not count towards it.
+        assert_eq!(scan(format!("{}{}", head(60), "x".repeat(99)).as_bytes()), Ok(Some(60)));
+
+        let fields = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a:b\r\n".repeat(count));
+        assert_eq!(scan(fields(3).as_bytes()), Ok(Some(33)));
+        assert_eq!(scan(fields(4).as_bytes()), Err(Reject::TooManyFields));
+    }
+
+    #[test]
+    fn has_begun_tells_a_slow_head_from_an_idle_connection() {
+        let mut scan = HeadScan::default();
+        for bytes in ["", "\r", "\r\n"] {
+            assert_eq!(scan.scan(bytes.as_bytes(), &LIMITS), Ok(None));
+            assert!(!scan.has_begun(), "{bytes:?}");
+        }
+        assert_eq!(scan.scan(b"\r\nG", &LIMITS), Ok(None));
+        assert!(scan.has_begun());
+        scan.reset();
+        assert!(!scan.has_begun());
+        assert_eq!(scan.scan(b"GET / HTTP/1.1\r\n\r\n", &LIMITS), Ok(Some(18)));
+    }
+
+    #[test]
+    fn responses_have_no_empty_line_before_them() {
+        let scan = |bytes: &str| HeadScan::default().scan_response(bytes.as_bytes(), &LIMITS);
+        assert_eq!(scan(""), Ok(None));
+        assert_eq!(scan("HTTP/1.1 200 OK\r\n\r\nx"), Ok(Some(19)));
+        assert_eq!(scan("\r\n"), Err(BadResponse::NotHttp));
+        assert_eq!(scan("SSH-2.0"), Err(BadResponse::NotHttp));
+        assert_eq!(scan("HTTP/1.1 200 OK\n"), Err(BadResponse::BareLf));
+        assert_eq!(scan("HTTP/1.1 200 OKOKOKOKO"), Err(BadResponse::HeadTooLarge));
+        assert_eq!(
+            scan(&format!("HTTP/1.1 200\r\n{}", "a:b\r\n".repeat(4))),
+            Err(BadResponse::TooManyFields)
+        );
+        assert_eq!(
+            scan(&format!("HTTP/1.1 200\r\na:{}", "b".repeat(50))),
+            Err(BadResponse::HeadTooLarge)
+        );
+    }
+}
