@@ -3,16 +3,20 @@
 mod alias;
 mod backend;
 mod backoff;
+mod frame;
 mod picker;
 mod retry;
+mod roster;
 mod snapshot;
 
 pub use backend::{Backend, Category, Score, Slot};
 pub use backoff::Backoff;
+pub use frame::{BACKENDS_MAX, Flaw, Frame, Item, Refusal, split_name};
 pub use picker::{EXCLUDED_MAX, Picker};
 pub use retry::{
     Failure, Obstacle, Phase, RETRIES_MAX, RETRIES_PER_SECOND_MIN, RetryBudget, Verdict,
 };
+pub use roster::{Roster, SLOTS_MAX, Taken};
 pub use snapshot::{Snapshot, Source};
 
 /// How a backend is picked (`--balance`).

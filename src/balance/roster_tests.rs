@@ -1,0 +1,241 @@
+use super::*;
+use crate::metrics::Published;
+
+fn item(name: &str, score: f64, category: Category) -> Item {
+    let (host, port) = crate::balance::split_name(name).unwrap();
+    Item {
+        name: name.into(),
+        host: host.into(),
+        port: port.unwrap_or(80),
+        score: Score::new(score).unwrap(),
+        category,
+    }
+}
+
+fn frame(names: &[&str]) -> Frame {
+    let items: Vec<Item> = names.iter().map(|name| item(name, 50.0, Category::Low)).collect();
+    Frame { is_empty: items.is_empty(), items, ..Frame::default() }
+}
+
+fn cores(n: usize) -> Vec<Arc<Published>> {
+    (0..n).map(|_| Arc::new(Published::new(64))).collect()
+}
+
+/// `name:slot` and a mark: `-` for draining, `?` for unresolved.
+fn show(snapshot: &Snapshot) -> String {
+    let mark = |b: &Backend| match b {
+        b if b.category == Category::Sundown => "-",
+        b if b.addresses.is_empty() => "?",
+        _ => "",
+    };
+    let one = |b: &Backend| format!("{}:{}{}", b.name, b.slot.0, mark(b));
+    snapshot.backends.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+fn in_force() -> Taken {
+    Taken::InForce { unplaced: 0 }
+}
+
+fn localhost() -> Vec<IpAddr> {
+    vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()]
+}
+
+#[test]
+fn the_operators_backends_come_first_and_give_way_to_the_agents() {
+    let statics = ["10.0.0.1", "app:81"].map(|name| item(name, 100.0, Category::Medium));
+    let mut roster = Roster::new(statics);
+    let first = roster.commit().unwrap();
+    assert_eq!((first.epoch, first.source, first.slots), (1, Source::Static, 2));
+    assert_eq!(show(&first), "10.0.0.1:0 app:81:1?");
+    assert_eq!(roster.hosts().map(|h| h.to_string()).collect::<Vec<_>>(), ["app"]);
+    assert_eq!(roster.commit(), None);
+
+    assert_eq!(roster.take(&frame(&["app:81", "new"])), in_force());
+    let second = roster.commit().unwrap();
+    assert_eq!((second.epoch, second.source), (2, Source::Agent));
+    assert_eq!(show(&second), "10.0.0.1:0- app:81:1? new:2?");
+}
+
+#[test]
+fn a_roster_of_nobody_commits_nothing() {
+    let mut roster = Roster::new([]);
+    assert_eq!(roster.commit(), None);
+    assert_eq!(roster.snapshot().source, Source::Nobody);
+    assert!(!roster.awaits_cores());
+}
+
+#[test]
+fn scores_do_not_wait_for_names() {
+    let mut roster = Roster::new([]);
+    roster.take(&frame(&["a", "a:81"]));
+    roster.commit();
+    roster.resolved("a", &localhost());
+    let resolved = roster.commit().unwrap();
+    let addresses = |n: usize| resolved.backends[n].addresses.to_vec();
+    assert_eq!(addresses(0), ["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()]);
+    assert_eq!(addresses(1)[1], "[::1]:81".parse().unwrap());
+    // A new name at a known host needs no answer; an unknown one joins later; scores change at once.
+    let mut next = frame(&["a", "a:81", "a:82", "b"]);
+    next.items[0].score = Score::new(7.0).unwrap();
+    roster.take(&next);
+    let next = roster.commit().unwrap();
+    assert_eq!(show(&next), "a:0 a:81:1 a:82:2 b:3?");
+    assert_eq!((next.backends[0].score.get(), next.epoch), (7.0, 3));
+    // The same answer again is no news, nor is one for somebody unknown.
+    roster.resolved("a", &localhost());
+    roster.resolved("zzz", &localhost());
+    assert_eq!(roster.commit(), None);
+}
+
+#[test]
+fn an_identical_frame_makes_no_epoch() {
+    let mut roster = Roster::new([]);
+    for epoch in [Some(1), None, None] {
+        roster.take(&frame(&["a", "b"]));
+        assert_eq!(roster.commit().map(|s| s.epoch), epoch);
+    }
+}
+
+#[test]
+fn an_empty_array_must_be_said_twice_in_a_row() {
+    let mut roster = Roster::new([]);
+    roster.take(&frame(&["a"]));
+    roster.commit();
+    assert_eq!(roster.take(&frame(&[])), Taken::EmptyOnce);
+    assert_eq!(roster.take(&frame(&["a"])), in_force());
+    assert_eq!(roster.take(&frame(&[])), Taken::EmptyOnce);
+    roster.distrust_empty();
+    assert_eq!(roster.take(&frame(&[])), Taken::EmptyOnce);
+    assert_eq!(roster.commit(), None);
+    assert_eq!(roster.take(&frame(&[])), in_force());
+    assert_eq!(show(&roster.commit().unwrap()), "a:0-");
+}
+
+#[test]
+fn without_one_good_item_nothing_changes() {
+    let mut roster = Roster::new([]);
+    roster.take(&frame(&["a"]));
+    roster.commit();
+    let bad = Frame { flaws: [0, 0, 1, 0, 0], kept: vec!["a".into()], ..Frame::default() };
+    assert_eq!(roster.take(&frame(&[])), Taken::EmptyOnce);
+    assert_eq!(roster.take(&bad), Taken::NothingGood);
+    // And an empty array after it is a first one again.
+    assert_eq!(roster.take(&frame(&[])), Taken::EmptyOnce);
+    assert_eq!(roster.commit(), None);
+}
+
+#[test]
+fn the_entry_of_a_skipped_item_stays() {
+    let mut roster = Roster::new([]);
+    roster.take(&frame(&["a", "b", "c"]));
+    roster.commit();
+    let mut next = frame(&["b"]);
+    next.kept = vec!["a".into(), "never-seen".into()];
+    roster.take(&next);
+    assert_eq!(show(&roster.commit().unwrap()), "a:0? b:1? c:2-");
+    // A skipped mention does not bring back who had left.
+    next.kept = vec!["c".into(), "a".into()];
+    roster.take(&next);
+    assert_eq!(roster.commit(), None);
+}
+
+#[test]
+fn who_left_is_forgotten_when_its_last_request_ended_on_every_core() {
+    let (mut roster, cores) = (Roster::new([]), cores(2));
+    roster.take(&frame(&["a", "b"]));
+    roster.commit();
+    cores.iter().for_each(|core| core.store_epoch(1));
+    cores[1].store_in_flight(0, 1);
+    roster.take(&frame(&["b"]));
+    assert_eq!(show(&roster.commit().unwrap()), "a:0- b:1?");
+    assert!(roster.awaits_cores());
+    // Both are idle, but the second has not applied it: it may yet pick it.
+    cores[1].store_in_flight(0, 0);
+    cores[0].store_epoch(2);
+    roster.acknowledge(&cores);
+    assert_eq!(roster.commit(), None);
+    // It has, with one request in flight.
+    cores[1].store_in_flight(0, 1);
+    cores[1].store_epoch(2);
+    roster.acknowledge(&cores);
+    assert_eq!(roster.commit(), None);
+    cores[1].store_in_flight(0, 0);
+    roster.acknowledge(&cores);
+    let without = roster.commit().unwrap();
+    assert_eq!((show(&without).as_str(), without.epoch, without.slots), ("b:1?", 3, 2));
+    assert!(!roster.has_host("a"));
+
+    // The slot rests until both apply epoch 3.
+    cores[0].store_epoch(3);
+    roster.acknowledge(&cores);
+    roster.take(&frame(&["b", "c"]));
+    assert_eq!(show(&roster.commit().unwrap()), "b:1? c:2?");
+    cores[1].store_epoch(3);
+    roster.acknowledge(&cores);
+    roster.take(&frame(&["b", "c", "d"]));
+    assert_eq!(show(&roster.commit().unwrap()), "d:0? b:1? c:2?");
+    assert!(!roster.awaits_cores());
+}
+
+#[test]
+fn who_comes_back_while_draining_keeps_its_slot() {
+    let (mut roster, cores) = (Roster::new([]), cores(1));
+    roster.take(&frame(&["a", "b"]));
+    roster.commit();
+    roster.take(&frame(&["b"]));
+    roster.commit();
+    roster.take(&frame(&["a", "b"]));
+    assert_eq!(show(&roster.commit().unwrap()), "a:0? b:1?");
+    cores[0].store_epoch(3);
+    roster.acknowledge(&cores);
+    assert_eq!(roster.commit(), None);
+}
+
+#[test]
+fn a_listed_sundown_stays_and_leaves_without_another_epoch_of_waiting() {
+    let (mut roster, cores) = (Roster::new([]), cores(1));
+    let mut draining = frame(&["a", "b"]);
+    draining.items[0].category = Category::Sundown;
+    roster.take(&draining);
+    roster.commit();
+    cores[0].store_epoch(1);
+    roster.acknowledge(&cores);
+    // Idle or not: while the agent lists it, it stays.
+    assert_eq!(roster.commit(), None);
+    roster.take(&frame(&["b"]));
+    assert_eq!(roster.commit(), None, "it looks the same to the workers");
+    roster.acknowledge(&cores);
+    assert_eq!(show(&roster.commit().unwrap()), "b:1?");
+}
+
+#[test]
+fn there_is_room_for_a_full_set_beside_a_draining_one() {
+    let (mut roster, cores) = (Roster::new([]), cores(1));
+    let set = |letter: &str| -> Frame {
+        let names: Vec<String> = (0..BACKENDS_MAX).map(|n| format!("{letter}{n}")).collect();
+        frame(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(roster.take(&set("a")), in_force());
+    roster.commit();
+    assert_eq!(roster.take(&set("b")), in_force());
+    assert_eq!(roster.commit().unwrap().slots, SLOTS_MAX);
+    assert_eq!(roster.take(&set("c")), Taken::InForce { unplaced: BACKENDS_MAX });
+    roster.commit();
+    cores[0].store_epoch(3);
+    roster.acknowledge(&cores);
+    let empty = roster.commit().unwrap();
+    assert_eq!(empty.backends.len(), 0);
+    cores[0].store_epoch(empty.epoch);
+    roster.acknowledge(&cores);
+    assert_eq!(roster.take(&set("c")), in_force());
+    assert_eq!(roster.commit().unwrap().slots, SLOTS_MAX);
+}
+
+#[test]
+fn ipv6_stands_in_brackets() {
+    let mut roster = Roster::new([item("[::1]:81", 1.0, Category::Low)]);
+    let snapshot = roster.commit().unwrap();
+    assert_eq!(&*snapshot.backends[0].authority, "[::1]:81");
+    assert_eq!(&*snapshot.backends[0].addresses, ["[::1]:81".parse().unwrap()]);
+    assert_eq!(roster.hosts().count(), 0);
+}
