@@ -13,6 +13,7 @@
 
 pub mod balance;
 pub mod config;
+pub mod control;
 pub mod http;
 pub mod io;
 pub mod metrics;
