@@ -5,7 +5,10 @@
 //! The seam is readiness-shaped: try, and when it would block, wait for a bit. No `Send`, no locks: an `Io` and all
 //! that it hands out stay on their core, except [`Bell`], whose only purpose is to be rung from another thread.
 
+pub mod affinity;
 pub mod driver;
+pub mod host;
+pub mod listen;
 mod slots;
 mod socket;
 mod stream;
