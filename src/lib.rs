@@ -12,6 +12,7 @@
 #![warn(missing_docs)]
 
 pub mod balance;
+pub mod boot;
 pub mod config;
 pub mod control;
 pub mod http;

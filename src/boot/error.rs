@@ -1,0 +1,190 @@
+//! Why the process cannot start, and what to do about it. Exit code 1: the host, not the configuration.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::io::host::RingError;
+use crate::io::listen;
+
+/// Why the process cannot start.
+#[derive(Debug)]
+pub enum Error {
+    /// io_uring is not to be had.
+    Ring(RingError),
+    /// The limit on locked memory in bytes.
+    Memlock(u64),
+    /// An address cannot be listened on.
+    Listen(listen::Error),
+}
+
+impl Error {
+    /// What the process ends with: 1, host or start (2 is the command line's).
+    pub const fn exit_code(&self) -> u8 {
+        1
+    }
+
+    /// One word for logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Ring(_) => "io_uring",
+            Self::Memlock(_) => "memlock",
+            Self::Listen(_) => "listen",
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    /// The whole message: what happened on the first line, then what is likely and what to try.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(error) => write!(out, "error: {}", ring_text(*error)),
+            Self::Memlock(bytes) => write!(
+                out,
+                "error: locked memory is limited to {}; at least {} is needed\n{MEMLOCK_REMEDY}",
+                bytes_text(*bytes),
+                bytes_text(MEMLOCK_BYTES_MIN),
+            ),
+            Self::Listen(error) => listen_text(error, out),
+        }
+    }
+}
+
+fn ring_text(error: RingError) -> String {
+    let refused = |reason: &str| format!("the kernel refuses io_uring (io_uring_setup: {reason})");
+    match error {
+        RingError::Refused => format!(
+            "{}\n  likely  a container's default seccomp profile, or kernel.io_uring_disabled = 2\n  \
+             try     docker run --security-opt seccomp=unconfined   or   sysctl kernel.io_uring_disabled=0",
+            refused("operation not permitted"),
+        ),
+        RingError::Absent => format!(
+            "the kernel has no io_uring (io_uring_setup: function not implemented)\n  \
+             likely  a kernel without CONFIG_IO_URING, or a sandbox that hides it (gVisor)\n  \
+             try     {KERNEL_REMEDY}",
+        ),
+        RingError::TooOld => format!(
+            "the kernel's io_uring is too old (IORING_FEAT_FAST_POLL is missing)\n  \
+             likely  a kernel before 5.8\n  try     {KERNEL_REMEDY}",
+        ),
+        RingError::NoMemory => format!(
+            "{}\n  likely  the limit on locked memory (kernels before 5.12 charge rings to it), or the container's memory\n\
+             {MEMLOCK_REMEDY}",
+            refused("out of memory"),
+        ),
+        RingError::Other(errno) => format!(
+            "{}\n  try     strace -e io_uring_setup balancer run   shows the call",
+            refused(&std::io::Error::from_raw_os_error(errno).to_string()),
+        ),
+    }
+}
+
+fn listen_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let listen::Error { address, cause } = error;
+    let (ip, port) = (address.ip(), address.port());
+    let free = SocketAddr::new(ip, if port == u16::MAX { port - 1 } else { port + 1 });
+    let (what, remedy) = match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) if ip.is_unspecified() => {
+            (format!("port {port} is taken"), format!("try --port {}", free.port()))
+        }
+        Some(libc::EADDRINUSE) => {
+            (format!("port {port} of {ip} is taken"), format!("try --listen {free}"))
+        }
+        Some(libc::EACCES) => (
+            format!("port {port} needs a privilege"),
+            "try --port 8080, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit".to_owned(),
+        ),
+        Some(libc::EADDRNOTAVAIL) => (
+            format!("no interface here has the address {ip}"),
+            format!("try --port {port} for all addresses"),
+        ),
+        _ => (format!("cannot listen on {address}: {cause}"), "try another --listen".to_owned()),
+    };
+    write!(out, "{:<61}{remedy}", format!("error: {what}   "))
+}
+
+/// Bytes for people: `64 KiB`, `8 MiB`; a number that is no whole multiple keeps its smaller unit.
+pub(crate) fn bytes_text(bytes: u64) -> String {
+    let whole = |shift: u32| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift);
+    match () {
+        () if whole(30) => format!("{} GiB", bytes >> 30),
+        () if whole(20) => format!("{} MiB", bytes >> 20),
+        () if whole(10) => format!("{} KiB", bytes >> 10),
+        () => format!("{bytes} bytes"),
+    }
+}
+
+/// What glommio insists on for each executor before it makes its three rings; it refuses below that even where the
+/// kernel charges rings elsewhere.
+pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+
+const MEMLOCK_REMEDY: &str = "  try     ulimit -l 8192,  or  LimitMEMLOCK=infinity  in the unit";
+const KERNEL_REMEDY: &str = "Linux 5.8 or later, outside of such a sandbox";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn listen(address: &str, errno: i32) -> String {
+        let cause = io::Error::from_raw_os_error(errno);
+        Error::Listen(listen::Error { address: address.parse().unwrap(), cause }).to_string()
+    }
+
+    #[test]
+    fn each_refusal_says_what_to_do() {
+        assert_eq!(
+            Error::Memlock(64 * 1024).to_string(),
+            "error: locked memory is limited to 64 KiB; at least 512 KiB is needed\n  \
+             try     ulimit -l 8192,  or  LimitMEMLOCK=infinity  in the unit"
+        );
+        assert_eq!(
+            Error::Ring(RingError::Refused).to_string(),
+            "error: the kernel refuses io_uring (io_uring_setup: operation not permitted)\n  \
+             likely  a container's default seccomp profile, or kernel.io_uring_disabled = 2\n  \
+             try     docker run --security-opt seccomp=unconfined   or   sysctl kernel.io_uring_disabled=0"
+        );
+        let all = [RingError::Refused, RingError::Absent, RingError::TooOld, RingError::NoMemory];
+        for error in all.into_iter().chain([RingError::Other(libc::EMFILE)]) {
+            let error = Error::Ring(error);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("error: the kernel") && text.contains("\n  try     "),
+                "{text}"
+            );
+            assert_eq!(error.exit_code(), 1);
+        }
+    }
+
+    #[test]
+    fn a_taken_port_names_the_next() {
+        let taken = "error: port 8080 is taken                                    try --port 8081";
+        assert_eq!(listen("[::]:8080", libc::EADDRINUSE), taken);
+        assert_eq!(listen("0.0.0.0:8080", libc::EADDRINUSE), taken);
+        assert!(listen("[::]:65535", libc::EADDRINUSE).ends_with(" try --port 65534"));
+        assert!(listen("127.0.0.1:80", libc::EADDRINUSE).ends_with(" try --listen 127.0.0.1:81"));
+        assert!(listen("[::1]:80", libc::EADDRINUSE).ends_with(" try --listen [::1]:81"));
+        assert!(listen("[::]:80", libc::EACCES).starts_with("error: port 80 needs a privilege   "));
+        assert!(
+            listen("192.0.2.1:80", libc::EADDRNOTAVAIL)
+                .contains("no interface here has the address 192.0.2.1")
+        );
+        assert!(listen("192.0.2.1:80", libc::ENOBUFS).contains("cannot listen on 192.0.2.1:80: "));
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        let table = [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1536, "1536 bytes"),
+            (8 << 20, "8 MiB"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(bytes_text(bytes), text);
+        }
+        assert_eq!(bytes_text(3 << 30), "3 GiB");
+    }
+}
