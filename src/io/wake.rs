@@ -36,7 +36,11 @@ impl super::Bell for Bell {
 }
 
 impl Bell {
-    pub(super) fn new() -> Result<Self> {
+    /// A bell for a core that is yet to start.
+    ///
+    /// # Errors
+    /// When the kernel gives no eventfd (descriptors exhausted).
+    pub fn new() -> Result<Self> {
         Ok(Self(Arc::new(Alarm {
             descriptor: socket::event_fd()?,
             is_pending: AtomicBool::new(false),

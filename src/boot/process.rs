@@ -1,0 +1,255 @@
+//! The threads of a running process: one per worker core, one for control. Each runs an executor of its own.
+//!
+//! Crossings that begin here: each worker gets a snapshot channel (from control), an order channel (from this
+//! file) and a block of figures that it alone writes. What the threads tell us comes over one event channel.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::error::Error;
+use crate::config::Config;
+use crate::control::{self, Subscriber};
+use crate::io::driver::Driver;
+use crate::io::{Bell as _, wake::Bell};
+use crate::metrics::Published;
+use crate::worker::{Mail, Order, Worker};
+
+/// A process whose workers all listen.
+pub struct Process {
+    workers: Vec<Staff<Order>>,
+    control: Staff<control::Order>,
+    events: Receiver<Event>,
+    published: Vec<Arc<Published>>,
+    running: usize,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every request that was in flight got its answer.
+    Drained,
+    /// So many connections were cut at the deadline or by a second signal.
+    Cut(u64),
+}
+
+/// A thread and the way to give it orders.
+struct Staff<O> {
+    orders: Sender<O>,
+    bell: Bell,
+    thread: JoinHandle<()>,
+}
+
+impl<O> Staff<O> {
+    fn order(&self, order: O) {
+        // A thread that has ended needs no orders any more.
+        if self.orders.send(order).is_ok() {
+            self.bell.ring();
+        }
+    }
+}
+
+enum Event {
+    Ready,
+    /// The thread has ended; `None` when it was meant to.
+    Ended(usize, Option<String>),
+}
+
+impl Process {
+    /// Starts all threads. `listeners[i]` belongs to `config.cores[i]`. Returns when every worker listens.
+    ///
+    /// # Errors
+    /// When an executor cannot be made on its core.
+    pub fn start(config: &Config, listeners: Vec<Vec<TcpListener>>) -> Result<Self, Error> {
+        warm_up()?;
+        let (to_us, events) = unbounded();
+        let published: Vec<_> = listeners
+            .iter()
+            .map(|_| Arc::new(Published::new(control::SLOTS_MAX)))
+            .collect();
+        let mut workers = Vec::new();
+        let mut subscribers = Vec::new();
+        for (n, listeners) in listeners.into_iter().enumerate() {
+            let bell = bell()?;
+            let (orders, inbox) = unbounded();
+            let (subscriber, snapshots) = Subscriber::new(bell.clone());
+            subscribers.push(subscriber);
+            let mail = Mail { snapshots, orders: inbox, published: published[n].clone() };
+            let shard = config.shard(n);
+            let place = (n, config.cores[n], bell.clone());
+            let thread = spawn(place, &to_us, move |driver, ready| async move {
+                let listeners = listeners
+                    .into_iter()
+                    .map(|listener| driver.listener(listener))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|error| format!("cannot watch its listeners: {error}"))?;
+                let worker = Worker::new(driver.clone(), shard, listeners, mail);
+                ready();
+                driver.run(worker.run()).await;
+                Ok(())
+            })?;
+            workers.push(Staff { orders, bell, thread });
+        }
+        await_ready(&events, workers.len())?;
+
+        let bell = bell()?;
+        let (orders, inbox) = unbounded();
+        let (settings, blocks) = (config.clone(), published.clone());
+        let place = (CONTROL, config.control_core, bell.clone());
+        let thread = spawn(place, &to_us, move |driver, ready| async move {
+            ready();
+            let io = driver.clone();
+            driver.run(control::run(io, settings, subscribers, blocks, inbox)).await;
+            Ok(())
+        })?;
+        await_ready(&events, 1)?;
+        let running = workers.len();
+        let control = Staff { orders, bell, thread };
+        Ok(Self { workers, control, events, published, running })
+    }
+
+    /// Figures of each worker, in core order.
+    pub fn published(&self) -> &[Arc<Published>] {
+        &self.published
+    }
+
+    /// Serves until `signals` yields, then drains: listeners close, what is in flight ends, for at most `deadline`. A
+    /// second signal cuts it short.
+    ///
+    /// # Errors
+    /// When a thread ended that was not told to.
+    pub fn serve(mut self, signals: &Receiver<()>, deadline: Duration) -> Result<Ending, Error> {
+        loop {
+            crossbeam_channel::select! {
+                recv(signals) -> _ => break,
+                recv(self.events) -> event => self.note(event.ok())?,
+            }
+        }
+        log::info!("stopping: finishing what is in flight, for at most {deadline:?}");
+        self.drain(signals, deadline)
+    }
+
+    fn drain(mut self, signals: &Receiver<()>, deadline: Duration) -> Result<Ending, Error> {
+        self.workers.iter().for_each(|worker| worker.order(Order::Drain));
+        let until = Instant::now() + deadline;
+        let mut is_cut = false;
+        while self.running > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            let must_stop = crossbeam_channel::select! {
+                recv(signals) -> _ => true,
+                recv(self.events) -> event => { self.note(event.ok())?; false }
+                default(left) => true,
+            };
+            if must_stop && !is_cut {
+                is_cut = true;
+                self.workers.iter().for_each(|worker| worker.order(Order::Stop));
+            } else if must_stop {
+                break;
+            }
+        }
+        let cut = if is_cut { self.published.iter().map(|p| p.connections()).sum() } else { 0 };
+        self.control.order(control::Order::Stop);
+        let _ = self.events.recv_timeout(CONTROL_PATIENCE);
+        for worker in self.workers {
+            let _ = worker.thread.join();
+        }
+        drop(self.control);
+        Ok(if cut > 0 { Ending::Cut(cut) } else { Ending::Drained })
+    }
+
+    fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
+        match event {
+            Some(Event::Ended(n, None)) if n != CONTROL => self.running -= 1,
+            Some(Event::Ended(n, cause)) => {
+                return Err(Error::ThreadDied(name(n), cause.unwrap_or_default()));
+            }
+            Some(Event::Ready) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Makes thread number `n` with an executor on `core` that runs `main`; `main` calls what it is given when it is
+/// ready.
+fn spawn<F, Fut>(
+    (n, core, bell): (usize, usize, Bell),
+    to_us: &Sender<Event>,
+    main: F,
+) -> Result<JoinHandle<()>, Error>
+where
+    F: FnOnce(Driver, Box<dyn FnOnce()>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), String>> + 'static,
+{
+    let to_us = to_us.clone();
+    let thread = std::thread::Builder::new().name(name(n));
+    let body = move || {
+        let tell = to_us.clone();
+        let run = std::panic::AssertUnwindSafe(move || {
+            let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
+                .name(&name(n))
+                .io_memory(0)
+                .preempt_timer(PREEMPT_TIMER)
+                .make()
+                .map_err(|error| format!("no executor on core {core}: {error}"))?;
+            executor.run(async move {
+                let driver = Driver::new(bell).map_err(|error| format!("no epoll: {error}"))?;
+                let ready = Box::new(move || drop(tell.send(Event::Ready)));
+                main(driver, ready).await
+            })
+        });
+        let cause = match std::panic::catch_unwind(run) {
+            Ok(Ok(())) => None,
+            Ok(Err(cause)) => Some(cause),
+            Err(_) => Some("a panic outside any connection".to_owned()),
+        };
+        // Nobody listens any more once the process ends.
+        let _ = to_us.send(Event::Ended(n, cause));
+    };
+    thread.spawn(body).map_err(|error| Error::ThreadDied(name(n), error.to_string()))
+}
+
+/// Waits until `n` more threads are ready.
+fn await_ready(events: &Receiver<Event>, n: usize) -> Result<(), Error> {
+    for _ in 0..n {
+        match events.recv_timeout(START_PATIENCE) {
+            Ok(Event::Ready) => {}
+            Ok(Event::Ended(n, cause)) => {
+                return Err(Error::ThreadDied(name(n), cause.unwrap_or_default()));
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return Err(Error::ThreadDied("a thread".to_owned(), "it did not start".to_owned()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bell() -> Result<Bell, Error> {
+    Bell::new().map_err(|error| Error::ThreadDied("a thread".to_owned(), format!("no eventfd: {error}")))
+}
+
+/// The first executor of a process sleeps 30 to 50 ms before its first task when threads already exist (measured); this
+/// one has nothing to delay.
+fn warm_up() -> Result<(), Error> {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound)
+        .io_memory(0)
+        .make()
+        .map_err(|error| Error::ThreadDied("the first executor".to_owned(), error.to_string()))?;
+    executor.run(async {});
+    Ok(())
+}
+
+fn name(n: usize) -> String {
+    if n == CONTROL { "control".to_owned() } else { format!("worker-{n}") }
+}
+
+const CONTROL: usize = usize::MAX;
+/// Nothing pre-empts a task by time: each bounds its own work per turn.
+const PREEMPT_TIMER: Duration = Duration::from_secs(1);
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// The control core is told to end last; it may be in the middle of a resolution.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
