@@ -260,3 +260,124 @@ const fn reason(status: u16) -> &'static str {
 
 /// What a client that waits with its body is told when the backend will not tell it (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const DATE: &[u8; DATE_BYTES] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn own() -> Vec<Refusal> {
+        use Refusal as R;
+        let mut all =
+            vec![R::NoBackend, R::QueueFull, R::QueueTimeout, R::Draining, R::ConnectRefused];
+        all.extend([
+            R::ConnectTimeout,
+            R::ConnectFailed,
+            R::ConnectionTerminated,
+            R::ResponseTimeout,
+            R::Internal,
+        ]);
+        all.extend(Reject::all().map(R::Rejected));
+        all.extend(BadResponse::all().map(R::BadResponse));
+        all
+    }
+
+    #[test]
+    fn labels_are_unique_and_every_status_has_a_reason() {
+        let labels: HashSet<_> = own().into_iter().map(Refusal::label).collect();
+        assert_eq!(labels.len(), own().len());
+        for refusal in own() {
+            assert_ne!(reason(refusal.status()), "", "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_response_we_would_accept() {
+        use crate::http::{Framing, HeadLimits, HeadScan, Method, ResponseHead, framing};
+        for (refusal, close, head_only) in
+            own().into_iter().flat_map(|r| [(r, true, false), (r, false, true)])
+        {
+            let answer = Answer {
+                refusal,
+                close,
+                keep_alive_10: false,
+                retry_after: Some(1),
+                date: DATE,
+                head_only,
+            };
+            let mut out = Vec::new();
+            write(&mut out, &answer);
+            let len =
+                HeadScan::default().scan_response(&out, &HeadLimits::default()).unwrap().unwrap();
+            let mut head = ResponseHead::default();
+            head.parse(&out[..len]).unwrap();
+            let plan = framing::of_response(&head, &out[..len], Method::Get, false).unwrap();
+            let body_len = refusal.text().len() + 1;
+            assert_eq!(plan.framing, Framing::Length(body_len as u64));
+            assert_eq!(plan.keep_alive, !close);
+            assert_eq!(out.len() - len, if head_only { 0 } else { body_len });
+        }
+    }
+
+    #[test]
+    fn the_words_of_an_answer() {
+        let mut answer = Answer {
+            refusal: Reject::BothLengthAndChunked.into(),
+            close: true,
+            keep_alive_10: false,
+            retry_after: None,
+            date: DATE,
+            head_only: false,
+        };
+        let mut out = Vec::new();
+        write(&mut out, &answer);
+        let expected = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 57\r\n\
+            Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\n\
+            Proxy-Status: balancer; error=http_request_error; details=\"both_length_and_chunked\"\r\n\r\n\
+            Content-Length and Transfer-Encoding exclude each other.\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+
+        answer = Answer {
+            refusal: Refusal::QueueFull,
+            close: false,
+            keep_alive_10: true,
+            retry_after: Some(2),
+            ..answer
+        };
+        let mut out = Vec::new();
+        write(&mut out, &answer);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(
+            text.contains(
+                "\r\nConnection: keep-alive\r\nRetry-After: 2\r\nProxy-Status: balancer; "
+            )
+        );
+    }
+
+    #[test]
+    fn the_last_recipient_of_options_and_trace_answers_itself() {
+        let mut out = Vec::new();
+        write_options(&mut out, DATE, true, false);
+        assert!(out.ends_with(b"Content-Length: 0\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\n\r\n"));
+
+        for (input, echo) in [
+            (
+                "TRACE /a HTTP/1.1\r\nHost:h\r\nCookie: s\r\nAuthorization: s\r\nX: y\r\n\r\n",
+                "TRACE /a HTTP/1.1\r\nHost: h\r\nX: y\r\n\r\n",
+            ),
+            ("\r\nTRACE /a HTTP/1.0\r\n\r\n", "TRACE /a HTTP/1.0\r\n\r\n"),
+        ] {
+            let mut head = RequestHead::default();
+            head.parse(input.as_bytes()).unwrap();
+            let mut out = Vec::new();
+            write_trace(&mut out, &head, input.as_bytes(), DATE, false, false);
+            let text = String::from_utf8(out).unwrap();
+            let (fields, body) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body, echo);
+            assert!(fields.contains(&format!("Content-Length: {}\r\n", echo.len())));
+        }
+    }
+}

@@ -7,29 +7,16 @@
 //! Invariant: every byte written is ours or was checked by a parser; a head written here is accepted by
 //! our own parser with the same meaning.
 
-use std::io::Write;
 use std::net::IpAddr;
 
 use super::field::{Field, FieldKind, Fields, Span};
+use super::forwarded::{PeerTrust, forwarding_fields};
 use super::framing::{
     ConnectionOptions, Framing, RequestPlan, is_connection_listed, names_websocket,
 };
 use super::request::{RequestHead, Version};
 use super::response::ResponseHead;
 use crate::time::DATE_BYTES;
-
-/// How much we believe of what a client says about those before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PeerTrust {
-    /// No proxies are configured: `X-Forwarded-For` and `Forwarded` are appended to, so that the last
-    /// element is what we saw; `-Proto` and `-Host` are what we saw.
-    #[default]
-    Unknown,
-    /// One of our proxies: as above, but its `-Proto` and `-Host` stay.
-    Trusted,
-    /// Proxies are configured and this is none of them: all four are replaced.
-    Untrusted,
-}
 
 /// What a request head for a backend depends on besides the client's head.
 #[derive(Clone, Copy, Debug)]
@@ -189,73 +176,6 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// `X-Forwarded-For`, `-Proto`, `-Host` and, where it is in use, `Forwarded` (RFC 7239).
-fn forwarding_fields(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], with: &RequestForward) {
-    let fields = &head.fields;
-    let is_believed = with.trust != PeerTrust::Untrusted;
-    // One line, so that a backend that reads the first or the last of several is not led astray.
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    if is_believed {
-        elements_before_ours(out, fields, bytes, FieldKind::XForwardedFor);
-    }
-    address(out, with.client);
-    out.extend_from_slice(b"\r\n");
-    let keeps = |kind| with.trust == PeerTrust::Trusted && fields.has(kind);
-    if !keeps(FieldKind::XForwardedProto) {
-        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
-    }
-    let host = head.host.of(bytes);
-    if !keeps(FieldKind::XForwardedHost) && !host.is_empty() {
-        line(out, b"X-Forwarded-Host", host);
-    }
-    if with.forwarded || fields.has(FieldKind::Forwarded) {
-        out.extend_from_slice(b"Forwarded: ");
-        if is_believed {
-            elements_before_ours(out, fields, bytes, FieldKind::Forwarded);
-        }
-        out.extend_from_slice(b"for=");
-        let client = with.client.to_canonical();
-        if client.is_ipv6() {
-            out.extend_from_slice(b"\"[");
-            address(out, client);
-            out.extend_from_slice(b"]\"");
-        } else {
-            address(out, client);
-        }
-        if !host.is_empty() {
-            out.extend_from_slice(b";host=\"");
-            out.extend_from_slice(host);
-            out.push(b'"');
-        }
-        out.extend_from_slice(b";proto=http\r\n");
-    }
-}
-
-fn elements_before_ours(out: &mut Vec<u8>, fields: &Fields, bytes: &[u8], kind: FieldKind) {
-    for value in fields.values(kind, bytes).filter(|value| !value.is_empty()) {
-        out.extend_from_slice(value);
-        out.extend_from_slice(b", ");
-    }
-}
-
-/// An IPv4 address dotted, as an IPv4-mapped IPv6 address, too.
-fn address(out: &mut Vec<u8>, address: IpAddr) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            let [first, rest @ ..] = address.octets();
-            decimal(out, u64::from(first));
-            for octet in rest {
-                out.push(b'.');
-                decimal(out, u64::from(octet));
-            }
-        }
-        IpAddr::V6(address) => {
-            // Writing into a Vec cannot fail.
-            let _ = write!(out, "{address}");
-        }
-    }
-}
-
 /// The version is the one the message was received in (RFC 9110 §7.6.3).
 fn via(out: &mut Vec<u8>, received: Version) {
     out.extend_from_slice(match received {
@@ -286,7 +206,7 @@ fn copy(out: &mut Vec<u8>, field: &Field, bytes: &[u8]) {
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -319,3 +239,237 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u64) {
 const DECIMAL_DIGITS_MAX: usize = 20;
 /// Room for what we add to a head; a hint only.
 const OWN_FIELDS_BYTES: usize = 320;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::framing;
+
+    const DATE: &[u8; DATE_BYTES] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+    /// What is always written, behind the fields that go on.
+    const OWN: &str = "Via: 1.1 balancer\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\n\
+                       X-Forwarded-Host: h\r\n";
+
+    fn request(input: &str) -> String {
+        let mut head = RequestHead::default();
+        head.parse(input.as_bytes()).unwrap();
+        let with = RequestForward {
+            client: "192.0.2.1".parse().unwrap(),
+            backend_authority: "b:8080",
+            plan: framing::of_request(&head, input.as_bytes()).unwrap(),
+            trust: PeerTrust::Unknown,
+            forwarded: false,
+        };
+        let mut out = Vec::new();
+        request_head(&mut out, &head, input.as_bytes(), &with);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// The fields of a GET with these fields behind `Host: h`, without what is always written.
+    fn request_fields(fields: &str) -> String {
+        let out = request(&format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"));
+        let fields = out
+            .strip_prefix("GET / HTTP/1.1\r\nHost: h\r\n")
+            .unwrap()
+            .strip_suffix("\r\n")
+            .unwrap();
+        fields.replace(OWN, "|")
+    }
+
+    #[test]
+    fn request_lines_and_hosts() {
+        for (input, line, host) in [
+            // RFC 9112 §3.2: byte for byte; §3.2.2: the authority of the target is the host
+            (
+                "GET /a/../%2E//?b=%20&\"<>\\^`{|} HTTP/1.1\r\nhOST:h",
+                "GET /a/../%2E//?b=%20&\"<>\\^`{|}",
+                "hOST: h",
+            ),
+            ("OPTIONS * HTTP/1.1\r\nHost: h", "OPTIONS *", "Host: h"),
+            ("OPTIONS http://t:1 HTTP/1.1\r\nHost: h", "OPTIONS *", "Host: t:1"),
+            ("OPTIONS http://t/ HTTP/1.1\r\nHost: h", "OPTIONS /", "Host: t"),
+            ("OPTIONS http://t?q HTTP/1.1\r\nHost: h", "OPTIONS /?q", "Host: t"),
+            ("GET HTTP://t HTTP/1.1\r\nHost: h", "GET /", "Host: t"),
+            ("GET http://t?q HTTP/1.1\r\nHost: h", "GET /?q", "Host: t"),
+            ("GET http://t/p?q HTTP/1.1\r\nHost:  h ", "GET /p?q", "Host: t"),
+            ("M-X / HTTP/1.7\r\nHost: h", "M-X /", "Host: h"),
+            ("GET http://t/p HTTP/1.0", "GET /p", "Host: t"),
+            ("GET / HTTP/1.0", "GET /", "Host: b:8080"),
+        ] {
+            let out = request(&format!("{input}\r\n\r\n"));
+            assert!(
+                out.starts_with(&format!("{line} HTTP/1.1\r\n{host}\r\n")),
+                "{input:?} became {out:?}"
+            );
+            assert_eq!(out.to_lowercase().matches("\r\nhost:").count(), 1);
+        }
+    }
+
+    #[test]
+    fn request_fields_go_on_or_do_not() {
+        for (input, expected) in [
+            ("", "|"),
+            // Order, case, repeats; whitespace around the value is ours (RFC 9110 §5.5)
+            ("b:1\r\nA:  2 \r\nb:\t3\r\nC: \r\n", "b: 1\r\nA: 2\r\nb: 3\r\nC: \r\n|"),
+            // RFC 9110 §7.6.1
+            ("Connection: close, X-Hop\r\nx-hop: 1\r\nX-Hop: 2\r\nX-Ho: 3\r\n", "X-Ho: 3\r\n|"),
+            ("Connection: a\r\nConnection: ,b ,\r\na: 1\r\nB: 2\r\nc: 3\r\n", "c: 3\r\n|"),
+            (
+                "Connection: Cookie, Authorization, host\r\nCookie: 1\r\nAuthorization: 2\r\n",
+                "Cookie: 1\r\nAuthorization: 2\r\n|",
+            ),
+            (
+                "Connection: Cache-Control, Via\r\nVia: 1.1 x\r\nCache-Control: a\r\n",
+                "Via: 1.1 x\r\nCache-Control: a\r\n|",
+            ),
+            (
+                "Keep-Alive: 1\r\nProxy-Connection: close\r\nTE: gzip\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n",
+                "|",
+            ),
+            ("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n", "|"),
+            ("Upgrade: websocket\r\n", "|"),
+            (
+                "Connection: upgrade\r\nUpgrade: h2c, WebSocket\r\n",
+                "|Connection: Upgrade\r\nUpgrade: websocket\r\n",
+            ),
+            ("TE: gzip, trailers\r\n", "|Connection: TE\r\nTE: trailers\r\n"),
+            (
+                "Connection: upgrade\r\nUpgrade: websocket\r\nTE: trailers\r\n",
+                "|Connection: Upgrade, TE\r\nUpgrade: websocket\r\nTE: trailers\r\n",
+            ),
+            // Framing is restated (RFC 9112 §6), whatever Connection says
+            ("Content-Length: 007, 7\r\nContent-Length: 7\r\n", "|Content-Length: 7\r\n"),
+            ("Connection: Content-Length\r\ncontent-length: 0\r\n", "|Content-Length: 0\r\n"),
+            (
+                "transfer-encoding: Chunked\r\nTrailer: a\r\n",
+                "Trailer: a\r\n|Transfer-Encoding: chunked\r\n",
+            ),
+            (
+                "Connection: transfer-encoding\r\nTransfer-Encoding:chunked\r\n",
+                "|Transfer-Encoding: chunked\r\n",
+            ),
+            ("Trailer: a\r\n", "|"),
+            // RFC 9110 §10.1.1
+            (
+                "Expect: 100-Continue\r\nContent-Length: 1\r\n",
+                "|Content-Length: 1\r\nExpect: 100-continue\r\n",
+            ),
+            ("Expect: 100-continue\r\n", "|"),
+            // Max-Forwards means nothing to GET (RFC 9110 §7.6.2)
+            ("Max-Forwards: 3\r\n", "Max-Forwards: 3\r\n|"),
+            (
+                "Range: a\r\nIf-Range: b\r\nIf-None-Match: c\r\n",
+                "Range: a\r\nIf-Range: b\r\nIf-None-Match: c\r\n|",
+            ),
+        ] {
+            assert_eq!(request_fields(input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn max_forwards_is_counted_down() {
+        let fields = |method: &str, value: &str| {
+            request(&format!("{method} / HTTP/1.1\r\nHost: h\r\nMax-Forwards: {value}\r\n\r\n"))
+        };
+        assert!(fields("OPTIONS", "10").contains("\r\nMax-Forwards: 9\r\n"));
+        assert!(fields("TRACE", "1").contains("\r\nMax-Forwards: 0\r\n"));
+        assert!(fields("TRACE", "x").contains("\r\nMax-Forwards: x\r\n"));
+        assert!(fields("POST", "1").contains("\r\nMax-Forwards: 1\r\n"));
+    }
+
+    fn response(input: &str, change: impl FnOnce(&mut ResponseForward)) -> String {
+        let mut head = ResponseHead::default();
+        head.parse(input.as_bytes()).unwrap();
+        let mut with = ResponseForward {
+            framing: Framing::None,
+            declared_length: None,
+            close: false,
+            keep_alive_10: false,
+            accepts_trailers: false,
+            date: DATE,
+        };
+        change(&mut with);
+        let mut out = Vec::new();
+        response_head(&mut out, &head, input.as_bytes(), &with);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn response_heads() {
+        let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+        // Hop-by-hop and listed fields removed (RFC 9110 §7.6.1), Date added (§6.6.1), Via (§7.6.3)
+        let out = response(
+            "HTTP/1.0 200 Fine, \t\u{e9}\r\nServer:x\r\nConnection: close, X-A, Set-Cookie\r\nX-A: 1\r\n\
+             Set-Cookie: a\r\nSet-Cookie: b\r\nKeep-Alive: 1\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\n",
+            |with| with.framing = Framing::Length(5),
+        );
+        let expected = format!(
+            "HTTP/1.1 200 Fine, \t\u{e9}\r\nServer: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n{date}\
+             Via: 1.0 balancer\r\nContent-Length: 5\r\n\r\n"
+        );
+        assert_eq!(out, expected);
+
+        // The Date of the backend stays; an empty reason keeps its space (RFC 9112 §4)
+        let out = response(
+            "HTTP/1.1 599\r\ndate: x\r\nTrailer: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            |with| {
+                with.framing = Framing::Chunked;
+                with.close = true;
+            },
+        );
+        let expected = "HTTP/1.1 599 \r\ndate: x\r\nVia: 1.1 balancer\r\nTransfer-Encoding: chunked\r\n\
+                        Connection: close\r\n\r\n";
+        assert_eq!(out, expected);
+
+        let tail = |input: &str, change: &dyn Fn(&mut ResponseForward)| {
+            let out =
+                response(&format!("HTTP/1.1 {input}\r\nDate: x\r\n\r\n"), |with| change(with));
+            out.split_once("Via: 1.1 balancer\r\n").unwrap().1.to_owned()
+        };
+        assert_eq!(
+            tail("200 OK", &|with| with.framing = Framing::UntilClose),
+            "Connection: close\r\n\r\n"
+        );
+        assert_eq!(
+            tail("200 OK", &|with| with.keep_alive_10 = true),
+            "Connection: keep-alive\r\n\r\n"
+        );
+        assert_eq!(
+            tail("304 x\r\nContent-Length: 9", &|with| with.declared_length = Some(9)),
+            "Content-Length: 9\r\n\r\n"
+        );
+        assert_eq!(tail("204 x\r\nContent-Length: 9", &|_| {}), "\r\n");
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert_eq!(
+            tail("101 x\r\nUpgrade: websocket", &|with| with.framing = Framing::Tunnel),
+            upgrade
+        );
+        // RFC 9110 §15.5.22
+        assert_eq!(tail("426 x\r\nUpgrade: websocket", &|_| {}), upgrade);
+        assert_eq!(tail("426 x\r\nUpgrade: h2c", &|_| {}), "\r\n");
+        let out = response("HTTP/1.1 200 OK\r\nTrailer: a\r\n\r\n", |with| {
+            with.framing = Framing::Chunked;
+            with.accepts_trailers = true;
+        });
+        assert!(out.contains("\r\nTrailer: a\r\n"));
+    }
+
+    #[test]
+    fn interim_heads() {
+        let input = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\nConnection: x\r\nX: 1\r\nContent-Length: 3\r\n\r\n";
+        let mut head = ResponseHead::default();
+        head.parse(input).unwrap();
+        let mut out = Vec::new();
+        interim_head(&mut out, &head, input);
+        assert_eq!(out, b"HTTP/1.1 103 Early Hints\r\nLink: a\r\nVia: 1.1 balancer\r\n\r\n");
+    }
+
+    #[test]
+    fn numbers() {
+        for number in [0, 9, 10, 255, 1234, u64::MAX] {
+            let mut out = Vec::new();
+            decimal(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+    }
+}
