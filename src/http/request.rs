@@ -189,7 +189,9 @@ fn line_fault(line: &[u8]) -> Reject {
     let mut parts = line.split(|&b| b == b' ');
     match (parts.next(), parts.next(), parts.next()) {
         _ if line.contains(&b'\r') => Reject::BareCr,
-        (Some(b"GET"), Some([b'/', ..]), None) => Reject::Http09,
+        (Some(b"GET"), Some(path @ [b'/', ..]), None) if path.iter().all(u8::is_ascii_graphic) => {
+            Reject::Http09
+        }
         _ => Reject::MalformedRequestLine,
     }
 }
