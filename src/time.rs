@@ -3,6 +3,7 @@
 //! Neither reads a clock. They are handed in from the `io` floor, so that everything below can be
 //! driven in virtual time.
 
+use std::io::Write as _;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
@@ -84,8 +85,8 @@ impl DateText {
         if self.second != now.as_secs() {
             self.second = now.as_secs();
             let capped = Duration::from_secs(self.second.min(LAST_PRINTABLE_SECOND));
-            let text = httpdate::fmt_http_date(std::time::UNIX_EPOCH + capped);
-            self.text.copy_from_slice(text.as_bytes());
+            let date = httpdate::HttpDate::from(std::time::UNIX_EPOCH + capped);
+            write!(&mut self.text[..], "{date}").expect("an IMF-fixdate has 29 bytes");
         }
         &self.text
     }

@@ -1,0 +1,206 @@
+//! After warm-up a proxied keep-alive request allocates nothing: counted on the worker's thread, real driver, real sockets.
+//!
+//! One test in this file, because the counter is global to the process.
+#![allow(unsafe_code)] // a global allocator is an unsafe trait
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use balancer::balance::{Backend, Balance, Category, Score, Slot, Snapshot, Source};
+use balancer::config::{ShardConfig, Timeouts};
+use balancer::io::Bell as _;
+use balancer::io::{driver::Driver, wake::Bell};
+use balancer::metrics::Published;
+use balancer::worker::{Mail, Order, Worker};
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static ON_WORKER: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+fn note() {
+    if IS_WORKER.try_with(Cell::get).unwrap_or(false) {
+        ON_WORKER.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_proxied_request_allocates_nothing_after_warm_up() {
+    let worker = start_worker(start_origin());
+    let mut client = TcpStream::connect(worker.address).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    client.set_nodelay(true).unwrap();
+    for (name, request, answer_bytes) in [
+        ("GET", &GET[..], BODY.len()),
+        ("POST with Content-Length", &POST[..], BODY.len()),
+        ("chunked POST", &CHUNKED[..], BODY.len()),
+        ("four pipelined GETs", &[GET, GET, GET, GET].concat()[..], 4 * BODY.len()),
+    ] {
+        let before_warm_up = ON_WORKER.load(Ordering::Relaxed);
+        rounds(&mut client, request, answer_bytes);
+        let before = ON_WORKER.load(Ordering::Relaxed);
+        rounds(&mut client, request, answer_bytes);
+        let after = ON_WORKER.load(Ordering::Relaxed);
+        assert_eq!(after - before, 0, "{name}: allocations in {ROUNDS} warm rounds");
+        if name == "GET" {
+            assert!(before > before_warm_up, "the counter counts: warm-up cannot do without");
+        }
+    }
+    worker.orders.send(Order::Stop).unwrap();
+    worker.bell.ring();
+    worker.thread.join().unwrap();
+}
+
+/// Sends `request` again and again, each time after the answer to the one before.
+fn rounds(client: &mut TcpStream, request: &[u8], body_bytes: usize) {
+    let mut buffer = vec![0; 64 * 1024];
+    for _ in 0..ROUNDS {
+        client.write_all(request).unwrap();
+        let mut got = 0;
+        // The body's letter occurs nowhere in the heads.
+        while got < body_bytes {
+            let n = client.read(&mut buffer).unwrap();
+            assert!(n > 0, "the proxy closed the connection");
+            got += buffer[..n].iter().filter(|byte| **byte == b'~').count();
+        }
+    }
+}
+
+/// A backend that answers every request of a connection the same way.
+fn start_origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            std::thread::spawn(move || {
+                let mut seen = Vec::new();
+                let mut buffer = [0; 64 * 1024];
+                loop {
+                    let n = connection.read(&mut buffer).unwrap_or(0);
+                    if n == 0 {
+                        return;
+                    }
+                    seen.extend_from_slice(&buffer[..n]);
+                    while let Some(end) = whole_request(&seen) {
+                        seen.drain(..end);
+                        let head = format!(
+                            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+                            BODY.len()
+                        );
+                        connection.write_all(&[head.as_bytes(), BODY].concat()).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// The length of the first request in `seen`, once it is whole.
+fn whole_request(seen: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(seen).unwrap();
+    let head = text.find("\r\n\r\n")? + 4;
+    let body = if text[..head].contains("chunked") {
+        text[head..].find("0\r\n\r\n")? + 5
+    } else if let Some(at) = text[..head].find("Content-Length: ") {
+        text[at + 16..].split("\r\n").next()?.parse().unwrap()
+    } else {
+        0
+    };
+    (seen.len() >= head + body).then_some(head + body)
+}
+
+struct Running {
+    address: SocketAddr,
+    orders: Sender<Order>,
+    bell: Bell,
+    thread: std::thread::JoinHandle<()>,
+}
+
+fn start_worker(origin: SocketAddr) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let bell = Bell::new().unwrap();
+    let (to_worker, snapshots) = bounded(1);
+    let (orders, inbox) = unbounded();
+    let backend = Backend {
+        slot: Slot(0),
+        name: "origin".into(),
+        authority: "origin:80".into(),
+        score: Score::new(100.0).unwrap(),
+        category: Category::Low,
+        addresses: [origin].into(),
+    };
+    let snapshot = Snapshot { epoch: 1, source: Source::Static, slots: 1, backends: vec![backend] };
+    to_worker.send(Arc::new(snapshot)).unwrap();
+    let mail = Mail { snapshots, orders: inbox, published: Arc::new(Published::new(8)) };
+    let thread = std::thread::spawn({
+        let bell = bell.clone();
+        move || {
+            let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
+                .io_memory(0)
+                .preempt_timer(Duration::from_secs(1))
+                .make()
+                .unwrap();
+            IS_WORKER.set(true);
+            executor.run(async move {
+                let driver = Driver::new(bell).unwrap();
+                let listener = driver.listener(listener).unwrap();
+                let config = ShardConfig {
+                    worker: 0,
+                    balance: Balance::Bounded,
+                    timeouts: Timeouts::default(),
+                    head: Default::default(),
+                    body_bytes_max: None,
+                    connections_max: 100,
+                };
+                let worker = Worker::new(driver.clone(), config, vec![listener], mail);
+                driver.run(worker.run()).await;
+            });
+        }
+    });
+    Running { address, orders, bell, thread }
+}
+
+const ROUNDS: u32 = 2_000;
+const BODY: &[u8] = &[b'~'; 700];
+const GET: &[u8] = b"GET /some/path?with=query HTTP/1.1\r\nHost: example.com\r\nUser-Agent: test\r\n\
+    Accept: */*\r\nAccept-Encoding: gzip\r\nCookie: a=b\r\n\r\n";
+const POST: &[u8] =
+    b"POST /form HTTP/1.1\r\nHost: example.com\r\nContent-Length: 11\r\n\r\nhello world";
+const CHUNKED: &[u8] = b"POST /form HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n\
+    6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";
