@@ -13,6 +13,7 @@
 
 pub mod balance;
 pub mod boot;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod http;

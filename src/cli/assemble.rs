@@ -1,0 +1,318 @@
+//! From texts with sources to a [`Config`]: each setting read once, then what they mean together.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use super::error::Error;
+use super::grammar::{FOREVER, QUIET, refuse_strays};
+use super::settings::{self, SETTINGS, Setting};
+use super::sources::{Environment, Given, Source, Sources};
+use super::values::{self, TIME_MAX, TIME_MIN, Wrong};
+use super::{Demo, Run, Value};
+use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
+use crate::config::{AgentConfig, Config, StaticBackend, Timeouts};
+use crate::http::HeadLimits;
+
+/// `balancer run`.
+pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, Error> {
+    let sources = Sources::new(flags, environment)?;
+    let read = Reader { sources: &sources };
+    let mut warnings = sources.unknown();
+    let plan = cores(&read, environment)?;
+    let listen = listen(&read, &mut warnings)?;
+    let agent = agent(&read, &mut warnings)?;
+    let target_port = read.one(&settings::TARGET_PORT, values::port)?;
+    let backends = backends(&read, target_port)?;
+    let config = Config {
+        listen,
+        connections_max: connections_max(&read, plan.workers.len(), environment, &mut warnings)?,
+        cores: plan.workers,
+        control_core: plan.control,
+        agent,
+        backends,
+        target_port,
+        balance: read.one(&settings::BALANCE, values::balance)?.unwrap_or_default(),
+        cache_capacity: read
+            .one(&settings::CACHE_CAPACITY, |text| values::number(text, 0, CACHE_ENTRIES_MAX))?
+            .unwrap_or(CACHE_ENTRIES),
+        timeouts: timeouts(&read)?,
+        head: head(&read)?,
+        body_bytes_max: read.one(&settings::MAX_BODY, values::size_or_unlimited)?.flatten(),
+    };
+    let log = log(&read)?;
+    refuse_strays(flags, "run")?;
+    // Last: who wrote something wrong is to hear of that, and not of what he meant to write next.
+    require_somewhere_to_go(&config)?;
+    Ok(Run { config, log, warnings, values: values_in_force(&read)? })
+}
+
+/// `balancer demo`. It reads no `.env`: it is to run anywhere.
+pub(super) fn demo(flags: &ArgMatches, environment: &Environment) -> Result<Demo, Error> {
+    let sources = Sources::new(flags, environment)?;
+    let read = Reader { sources: &sources };
+    let length = read.one(&settings::FOR, |text| values::duration(text, DEMO_MIN, TIME_MAX))?;
+    let log = log(&read)?;
+    refuse_strays(flags, "demo")?;
+    Ok(Demo {
+        length: (!flags.get_flag(FOREVER)).then_some(length.unwrap_or(DEMO_LENGTH)),
+        is_quiet: flags.get_flag(QUIET),
+        log,
+    })
+}
+
+/// Reads settings one by one and refuses in their words.
+struct Reader<'a> {
+    sources: &'a Sources<'a>,
+}
+
+impl Reader<'_> {
+    fn given(&self, setting: &Setting) -> Result<Option<Given>, Error> {
+        self.sources.find(setting)
+    }
+
+    fn many<T>(
+        &self,
+        setting: &Setting,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Result<Vec<T>, Error> {
+        let Some(given) = self.given(setting)? else { return Ok(Vec::new()) };
+        let one = |text: &String| read(text).map_err(|wrong| given.refuse(setting, text, &wrong));
+        given.texts.iter().map(one).collect()
+    }
+
+    fn one<T>(
+        &self,
+        setting: &Setting,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Result<Option<T>, Error> {
+        debug_assert!(!setting.is_repeatable);
+        Ok(self.many(setting, read)?.pop())
+    }
+}
+
+fn cores(read: &Reader<'_>, environment: &Environment) -> Result<CpuPlan, Error> {
+    let choice = read.one(&settings::CORES, values::cores)?.unwrap_or(CoreChoice::Automatic);
+    let control = read.one(&settings::CONTROL_CORE, |text| values::number(text, 0, u64::MAX))?;
+    let control = control.map(|core| usize::try_from(core).unwrap_or(usize::MAX));
+    plan(&environment.cpus, &choice, control).or_else(|unavailable| {
+        let (core, setting) = match unavailable {
+            Unavailable::Worker(core) => (core, &settings::CORES),
+            Unavailable::Control(core) => (core, &settings::CONTROL_CORE),
+        };
+        let aside = read.given(setting)?.map_or(String::new(), |given| given.as_written());
+        let what = format!("core {core} is not available; this host offers {}", environment.cpus);
+        Err(Error::new(what).aside(aside))
+    })
+}
+
+fn listen(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Vec<SocketAddr>, Error> {
+    let port = read.one(&settings::PORT, values::port)?;
+    let port_or_default = port.unwrap_or(PORT);
+    let addresses = read.many(&settings::LISTEN, |text| values::listen(text, port_or_default))?;
+    if addresses.is_empty() {
+        return Ok(vec![SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port_or_default)]);
+    }
+    if let Some(twice) = duplicate(&addresses, |address| address.port() != 0)
+        && let Some(given) = read.given(&settings::LISTEN)?
+    {
+        return Err(
+            given.complain(format!("{} names {twice} twice", given.name), &settings::LISTEN)
+        );
+    }
+    let is_port_used = read.many(&settings::LISTEN, |text| values::listen(text, 0))? != addresses;
+    warn_unused(
+        read,
+        &settings::PORT,
+        !is_port_used,
+        "every address to listen on names a port",
+        warnings,
+    )?;
+    Ok(addresses)
+}
+
+fn agent(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<AgentConfig>, Error> {
+    let url = read.one(&settings::AGENT, values::agent)?;
+    let port = read.one(&settings::AGENT_PORT, values::port)?;
+    let backoff = read.one(&settings::AGENT_BACKOFF, values::duration_range)?;
+    let (backoff_min, backoff_max) = backoff.unwrap_or(BACKOFF);
+    let names_port = url.as_ref().is_some_and(|url| url.port.is_some());
+    warn_unused(read, &settings::AGENT_PORT, names_port, "the agent's URL names a port", warnings)?;
+    let (host, port, path) = match (url, port) {
+        (None, None) => return Ok(None),
+        (None, Some(port)) => (AGENT_HOST.to_owned(), port, None),
+        (Some(url), port) => (url.host, url.port.or(port).unwrap_or(AGENT_PORT), url.path),
+    };
+    let path = path.unwrap_or_else(|| AGENT_PATH.to_owned());
+    Ok(Some(AgentConfig { host, port, path, backoff_min, backoff_max }))
+}
+
+fn backends(read: &Reader<'_>, target_port: Option<u16>) -> Result<Vec<StaticBackend>, Error> {
+    let backends = read.many(&settings::BACKEND, values::backend)?;
+    let places: Vec<_> = backends
+        .iter()
+        .map(|backend| (backend.host.to_ascii_lowercase(), backend.port.or(target_port)))
+        .collect();
+    if let Some((host, _)) = duplicate(&places, |_| true)
+        && let Some(given) = read.given(&settings::BACKEND)?
+    {
+        return Err(
+            given.complain(format!("{} names {host} twice", given.name), &settings::BACKEND)
+        );
+    }
+    Ok(backends)
+}
+
+fn require_somewhere_to_go(config: &Config) -> Result<(), Error> {
+    let Config { backends, target_port, .. } = config;
+    let has_agent = config.agent.is_some();
+    if !has_agent && backends.is_empty() {
+        return Err(Error::new("there is nowhere to send requests: no deployment agent and no backend")
+            .from("neither flag, environment nor .env names one")
+            .want(
+                "--agent-port 4000 (HOST_PORT_WS_DEPLOYMENT_AGENT) for scores from a deployment agent,\n         \
+                 or --backend app-1:3000 (BALANCER_BACKENDS), one for each backend",
+            ));
+    }
+    let portless = backends.iter().find(|backend| backend.port.is_none());
+    let needed_by = match portless {
+        _ if target_port.is_some() => return Ok(()),
+        Some(backend) => format!("backend {} names no port", backend.host),
+        None if has_agent => "the agent names backends without ports".to_owned(),
+        None => return Ok(()),
+    };
+    Err(Error::new(format!("TARGET_PORT is not set, and {needed_by}"))
+        .from("neither flag --target-port, environment nor .env")
+        .want(settings::TARGET_PORT.want.replace("example ", "example --target-port ")))
+}
+
+fn timeouts(read: &Reader<'_>) -> Result<Timeouts, Error> {
+    let time = |setting, default| {
+        let given = read.one(setting, |text| values::duration(text, TIME_MIN, TIME_MAX))?;
+        Ok(given.unwrap_or(default))
+    };
+    let default = Timeouts::default();
+    Ok(Timeouts {
+        header: time(&settings::HEADER_TIMEOUT, default.header)?,
+        idle: time(&settings::IDLE_TIMEOUT, default.idle)?,
+        body: time(&settings::BODY_TIMEOUT, default.body)?,
+        connect: time(&settings::CONNECT_TIMEOUT, default.connect)?,
+        request: time(&settings::REQUEST_TIMEOUT, default.request)?,
+        tunnel: time(&settings::TUNNEL_TIMEOUT, default.tunnel)?,
+        drain: time(&settings::DRAIN_TIMEOUT, default.drain)?,
+        ..default
+    })
+}
+
+fn head(read: &Reader<'_>) -> Result<HeadLimits, Error> {
+    let within = |setting, min, max, default: usize| {
+        let given = read.one(setting, |text| values::size(text, min, max))?;
+        // The bounds are at most 1 MiB, so the number fits.
+        Ok(given.map_or(default, |bytes| bytes as usize))
+    };
+    let default = HeadLimits::default();
+    let head_bytes_max =
+        within(&settings::MAX_HEAD_BYTES, 512, HEAD_BYTES_MOST, default.head_bytes_max)?;
+    let line_bytes_max =
+        within(&settings::MAX_REQUEST_LINE, 128, HEAD_BYTES_MOST, default.line_bytes_max)?;
+    let fields_max =
+        read.one(&settings::MAX_FIELDS, |text| values::number(text, 1, FIELDS_MOST))?;
+    if let Some(given) = read.given(&settings::MAX_REQUEST_LINE)?
+        && line_bytes_max > head_bytes_max
+    {
+        let wrong = Wrong::Because("more than the whole head may have (--max-head-bytes)");
+        return Err(given.refuse(&settings::MAX_REQUEST_LINE, &given.texts[0], &wrong));
+    }
+    Ok(HeadLimits {
+        // A short head shortens a line nobody spoke of.
+        line_bytes_max: line_bytes_max.min(head_bytes_max),
+        head_bytes_max,
+        fields_max: fields_max.map_or(default.fields_max, |fields| fields as usize),
+    })
+}
+
+/// Without a wish: half of the descriptors left, since a request holds two, and no more than a million.
+fn connections_max(
+    read: &Reader<'_>,
+    workers: usize,
+    environment: &Environment,
+    warnings: &mut Vec<String>,
+) -> Result<usize, Error> {
+    let reserved = DESCRIPTORS_OWN + DESCRIPTORS_PER_WORKER * workers as u64;
+    let room = environment.nofile.saturating_sub(reserved) / 2;
+    let wish =
+        read.one(&settings::MAX_CONNECTIONS, |text| values::number(text, 1, CONNECTIONS_MOST))?;
+    if let Some(wish) = wish.filter(|&wish| wish > room) {
+        warnings.push(format!(
+            "{wish} connections may need {} descriptors, and {} are allowed (ulimit -n)",
+            wish * 2 + reserved,
+            environment.nofile
+        ));
+    }
+    // At most ten million, so the number fits.
+    Ok(wish.unwrap_or_else(|| room.clamp(CONNECTIONS_LEAST, CONNECTIONS_DEFAULT_MOST)) as usize)
+}
+
+fn log(read: &Reader<'_>) -> Result<String, Error> {
+    Ok(read
+        .one(&settings::LOG, values::log_filter)?
+        .unwrap_or_else(|| settings::LOG.default.to_owned()))
+}
+
+fn values_in_force(read: &Reader<'_>) -> Result<Vec<Value>, Error> {
+    let value = |setting: &&Setting| {
+        let given = read.given(setting)?;
+        let default = || (setting.default.to_owned(), Source::Default);
+        let (text, source) =
+            given.map_or_else(default, |given| (given.texts.join(","), given.source));
+        Ok(Value { setting: setting.flag, text, source })
+    };
+    SETTINGS.iter().map(value).collect()
+}
+
+/// A flag that does nothing deserves a word; a variable that is there for all of a deployment's programs does not.
+fn warn_unused(
+    read: &Reader<'_>,
+    setting: &Setting,
+    is_unused: bool,
+    because: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    if let Some(given) =
+        read.given(setting)?.filter(|given| is_unused && given.source == Source::Flag)
+    {
+        warnings.push(format!("{} is not used: {because}", given.name));
+    }
+    Ok(())
+}
+
+/// The first item that `counts` and came before.
+fn duplicate<T: PartialEq>(items: &[T], counts: impl Fn(&T) -> bool) -> Option<&T> {
+    items
+        .iter()
+        .enumerate()
+        .find(|(at, item)| counts(item) && items[..*at].contains(item))
+        .map(|(_, item)| item)
+}
+
+const PORT: u16 = 8080;
+const AGENT_HOST: &str = "deployment-agent";
+/// Of a `ws://` URL that names none (RFC 6455 §3).
+const AGENT_PORT: u16 = 80;
+/// What the deployment agent serves; a URL's explicit `/` is left alone.
+const AGENT_PATH: &str = "/ws";
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const CACHE_ENTRIES: u64 = 10_000;
+const CACHE_ENTRIES_MAX: u64 = 1_000_000_000;
+const HEAD_BYTES_MOST: u64 = 1 << 20;
+const FIELDS_MOST: u64 = 1000;
+const CONNECTIONS_MOST: u64 = 10_000_000;
+const CONNECTIONS_DEFAULT_MOST: u64 = 1 << 20;
+const CONNECTIONS_LEAST: u64 = 16;
+/// Standard streams, the agent, name resolution, log.
+const DESCRIPTORS_OWN: u64 = 64;
+/// Rings, epoll, eventfds, listeners, and the reserve for accepts at the limit.
+const DESCRIPTORS_PER_WORKER: u64 = 32;
+const DEMO_MIN: Duration = Duration::from_secs(1);
+const DEMO_LENGTH: Duration = Duration::from_secs(30);

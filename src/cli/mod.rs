@@ -1,0 +1,87 @@
+//! Flags, environment and `.env` to a [`Config`]: the only reader of argv and environment.
+//!
+//! clap has the grammar (`grammar`), one table the settings (`settings`), `sources` decides who is heard, `values`
+//! reads texts, `assemble` puts the whole together. Nothing here touches the process: the world comes in as an
+//! [`Environment`].
+
+mod assemble;
+mod dotenv;
+mod error;
+mod grammar;
+pub mod settings;
+mod sources;
+mod values;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+pub use error::Error;
+pub use sources::{Environment, ReadFile, Source};
+
+use crate::config::Config;
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// `balancer run`.
+    Run(Box<Run>),
+    /// `balancer demo`.
+    Demo(Demo),
+    /// Print this to stdout and be done: help or version.
+    Text(String),
+}
+
+/// `balancer run`.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The settings.
+    pub config: Config,
+    /// What is logged, in env_logger's form.
+    pub log: String,
+    /// What is odd but no error: one sentence each.
+    pub warnings: Vec<String>,
+    /// Every setting with its value and where it came from, in the order of the help.
+    pub values: Vec<Value>,
+}
+
+/// One setting in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The long flag, without its dashes.
+    pub setting: &'static str,
+    /// As it was written; the default's text when nobody wrote anything, empty when there is none.
+    pub text: String,
+    /// Who said so.
+    pub source: Source,
+}
+
+/// `balancer demo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demo {
+    /// How long; `None` until it is interrupted.
+    pub length: Option<Duration>,
+    /// Only the summary.
+    pub is_quiet: bool,
+    /// What is logged, in env_logger's form.
+    pub log: String,
+}
+
+/// Reads the command line; `arguments` begin with the program's name.
+pub fn parse(
+    arguments: impl Iterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Command, Error> {
+    let matches = match grammar::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        // Help and version are asked for through an error of clap's.
+        Err(asked) if !asked.use_stderr() => return Ok(Command::Text(asked.to_string())),
+        Err(error) => return Err(grammar::refusal(&error)),
+    };
+    match matches.subcommand() {
+        Some(("run", flags)) => {
+            assemble::run(flags, environment).map(|run| Command::Run(Box::new(run)))
+        }
+        Some(("demo", flags)) => assemble::demo(flags, environment).map(Command::Demo),
+        _ => Ok(Command::Text(grammar::SHORT_HELP.to_owned())),
+    }
+}
