@@ -14,7 +14,7 @@ use std::time::Duration;
 use balancer::balance::{Backend, Balance, Category, Score, Slot, Snapshot, Source};
 use balancer::config::{ShardConfig, Timeouts};
 use balancer::io::Bell as _;
-use balancer::io::{driver::Driver, wake::Bell};
+use balancer::io::{executor, wake::Bell};
 use balancer::metrics::Published;
 use balancer::worker::{Mail, Order, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -171,14 +171,8 @@ fn start_worker(origin: SocketAddr) -> Running {
     let thread = std::thread::spawn({
         let bell = bell.clone();
         move || {
-            let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
-                .io_memory(0)
-                .preempt_timer(Duration::from_secs(1))
-                .make()
-                .unwrap();
             IS_WORKER.set(true);
-            executor.run(async move {
-                let driver = Driver::new(bell).unwrap();
+            let served = executor::run(None, bell, |driver| async move {
                 let listener = driver.listener(listener).unwrap();
                 let config = ShardConfig {
                     worker: 0,
@@ -188,9 +182,9 @@ fn start_worker(origin: SocketAddr) -> Running {
                     body_bytes_max: None,
                     connections_max: 100,
                 };
-                let worker = Worker::new(driver.clone(), config, vec![listener], mail);
-                driver.run(worker.run()).await;
+                Worker::new(driver, config, vec![listener], mail).run().await;
             });
+            served.unwrap();
         }
     });
     Running { address, orders, bell, thread }
@@ -198,9 +192,11 @@ fn start_worker(origin: SocketAddr) -> Running {
 
 const ROUNDS: u32 = 2_000;
 const BODY: &[u8] = &[b'~'; 700];
-const GET: &[u8] = b"GET /some/path?with=query HTTP/1.1\r\nHost: example.com\r\nUser-Agent: test\r\n\
+const GET: &[u8] =
+    b"GET /some/path?with=query HTTP/1.1\r\nHost: example.com\r\nUser-Agent: test\r\n\
     Accept: */*\r\nAccept-Encoding: gzip\r\nCookie: a=b\r\n\r\n";
 const POST: &[u8] =
     b"POST /form HTTP/1.1\r\nHost: example.com\r\nContent-Length: 11\r\n\r\nhello world";
-const CHUNKED: &[u8] = b"POST /form HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n\
+const CHUNKED: &[u8] =
+    b"POST /form HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n\
     6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n";

@@ -9,13 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use glommio::{LocalExecutorBuilder, Placement};
 
 use super::error::Error;
 use crate::config::Config;
 use crate::control::{self, Subscriber};
 use crate::io::driver::Driver;
-use crate::io::{Bell as _, wake::Bell};
+use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
 use crate::worker::{Mail, Order, Worker};
 
@@ -65,7 +64,8 @@ impl Process {
     /// # Errors
     /// When an executor cannot be made on its core.
     pub fn start(config: &Config, listeners: Vec<Vec<TcpListener>>) -> Result<Self, Error> {
-        warm_up()?;
+        executor::warm_up()
+            .map_err(|error| Error::ThreadDied("the first executor".to_owned(), error.to_string()))?;
         let (to_us, events) = unbounded();
         let published: Vec<_> = listeners
             .iter()
@@ -189,21 +189,14 @@ where
     let body = move || {
         let tell = to_us.clone();
         let run = std::panic::AssertUnwindSafe(move || {
-            let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
-                .name(&name(n))
-                .io_memory(0)
-                .preempt_timer(PREEMPT_TIMER)
-                .make()
-                .map_err(|error| format!("no executor on core {core}: {error}"))?;
-            executor.run(async move {
-                let driver = Driver::new(bell).map_err(|error| format!("no epoll: {error}"))?;
-                let ready = Box::new(move || drop(tell.send(Event::Ready)));
-                main(driver, ready).await
+            executor::run(Some(core), bell, |driver| {
+                main(driver, Box::new(move || drop(tell.send(Event::Ready))))
             })
         });
         let cause = match std::panic::catch_unwind(run) {
-            Ok(Ok(())) => None,
-            Ok(Err(cause)) => Some(cause),
+            Ok(Ok(Ok(()))) => None,
+            Ok(Ok(Err(cause))) => Some(cause),
+            Ok(Err(error)) => Some(format!("no executor on core {core}: {error}")),
             Err(_) => Some("a panic outside any connection".to_owned()),
         };
         // Nobody listens any more once the process ends.
@@ -232,24 +225,11 @@ fn bell() -> Result<Bell, Error> {
     Bell::new().map_err(|error| Error::ThreadDied("a thread".to_owned(), format!("no eventfd: {error}")))
 }
 
-/// The first executor of a process sleeps 30 to 50 ms before its first task when threads already exist (measured); this
-/// one has nothing to delay.
-fn warm_up() -> Result<(), Error> {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound)
-        .io_memory(0)
-        .make()
-        .map_err(|error| Error::ThreadDied("the first executor".to_owned(), error.to_string()))?;
-    executor.run(async {});
-    Ok(())
-}
-
 fn name(n: usize) -> String {
     if n == CONTROL { "control".to_owned() } else { format!("worker-{n}") }
 }
 
 const CONTROL: usize = usize::MAX;
-/// Nothing pre-empts a task by time: each bounds its own work per turn.
-const PREEMPT_TIMER: Duration = Duration::from_secs(1);
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// The control core is told to end last; it may be in the middle of a resolution.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(1);

@@ -46,6 +46,8 @@ struct Reactor {
     wall: Cell<WallTime>,
     wall_read: Cell<Instant>,
     rng: RefCell<SmallRng>,
+    /// The main task has ended; so should the driver.
+    is_over: Cell<bool>,
 }
 
 impl Driver {
@@ -66,6 +68,7 @@ impl Driver {
             wall: Cell::new(WallTime::from_ms(0)),
             wall_read: Cell::new(Instant::from_ns(0)),
             rng: RefCell::new(SmallRng::from_os_rng()),
+            is_over: Cell::new(false),
         };
         reactor.read_clocks();
         Ok(Self(Rc::new(reactor)))
@@ -73,9 +76,12 @@ impl Driver {
 
     /// Runs `main` on the calling glommio executor until it ends, feeding it and all tasks it spawns.
     pub async fn run<T: 'static>(self, main: impl Future<Output = T>) -> T {
-        // Detached: the executor drops it when `main` has ended.
-        glommio::spawn_local(self.clone().drive()).detach();
-        Counted { future: main }.await
+        let driver = glommio::spawn_local(self.clone().drive()).detach();
+        let outcome = Counted { future: main }.await;
+        // While the driver runs, the executor does not notice that `main` has ended.
+        self.0.is_over.set(true);
+        driver.await;
+        outcome
     }
 
     /// Takes over a listening, non-blocking socket. Connections inherit from it that they do not wait to fill
@@ -104,17 +110,17 @@ impl Driver {
         self.register(fd, mask as u32, bits)
     }
 
-    /// The parking place of the core. Never ends.
+    /// The parking place of the core.
     async fn drive(self) {
         let reactor = self.0;
-        loop {
+        while !reactor.is_over.get() {
             let mut passes = 0;
             loop {
                 let ran_before = TASKS_POLLED.get();
                 yield_once().await;
                 passes += 1;
                 if TASKS_POLLED.get() == ran_before {
-                    reactor.turn(true);
+                    reactor.turn(!reactor.is_over.get());
                     break;
                 }
                 if passes >= PASSES_PER_TURN {

@@ -7,6 +7,7 @@
 
 pub mod affinity;
 pub mod driver;
+pub mod executor;
 pub mod host;
 pub mod listen;
 mod slots;
