@@ -4,6 +4,8 @@
 //! know what a value means. Invariant: after a successful parse each name is a token and no value holds
 //! a control byte other than HTAB, so both may be written into another head as they are.
 
+use std::ops::Range;
+
 use super::reject::FieldFault;
 
 /// A range of a head's bytes. Valid only with the bytes it was parsed from.
@@ -108,7 +110,7 @@ impl FieldKind {
             0 => Self::Other,
             row => {
                 let (known, kind) = KNOWN[row as usize - 1];
-                if name.eq_ignore_ascii_case(known.as_bytes()) { kind } else { Self::Other }
+                if is_known_name(name, known.as_bytes()) { kind } else { Self::Other }
             }
         }
     }
@@ -207,6 +209,9 @@ impl Fields {
     /// Parses the lines from `start` to the empty line that ends `head`.
     pub(super) fn parse(&mut self, head: &[u8], start: usize) -> Result<(), FieldFault> {
         self.clear();
+        // One pass over all lines costs less than one per value. If it finds something, the line it is
+        // in will be named by the checks below.
+        let is_clean_text = is_clean_text(head.get(start..).unwrap_or_default());
         let mut at = start;
         loop {
             let rest = head.get(at..).unwrap_or_default();
@@ -218,14 +223,13 @@ impl Fields {
             };
             if line.is_empty() {
                 // Nothing may stand behind the empty line: it would be neither head nor body.
-                return if at + end + 1 == head.len() {
-                    Ok(())
-                } else {
-                    Err(FieldFault::InvalidFieldName)
-                };
+                let is_end = at + end + 1 == head.len();
+                return if is_end { Ok(()) } else { Err(FieldFault::InvalidFieldName) };
             }
-            let (name_len, value) = split_line(line)?;
-            let kind = FieldKind::of(&line[..name_len]);
+            let (kind, name_len, value) = split_line(line)?;
+            if !is_clean_text {
+                check_value(&line[value.clone()])?;
+            }
             self.kinds |= kind.bit();
             self.lines.push(Field {
                 kind,
@@ -237,12 +241,15 @@ impl Fields {
     }
 }
 
-/// Splits a field line without its CRLF into the length of its name and the range of its value.
-pub(super) fn split_line(line: &[u8]) -> Result<(usize, std::ops::Range<usize>), FieldFault> {
-    let name_len = line.iter().position(|&b| !is_token_byte(b)).unwrap_or(line.len());
-    match line.get(name_len) {
-        Some(b':') if name_len > 0 => {}
-        other => return Err(name_fault(line, name_len, other.copied())),
+/// Splits a field line without its CRLF into the kind and the length of its name, and the range of its
+/// value, which is still to be checked.
+pub(super) fn split_line(line: &[u8]) -> Result<(FieldKind, usize, Range<usize>), FieldFault> {
+    let name_len = memchr::memchr(b':', line).ok_or_else(|| name_fault(line))?;
+    let name = &line[..name_len];
+    let kind = FieldKind::of(name);
+    // A name we know is a token.
+    if kind == FieldKind::Other && !is_token(name) {
+        return Err(name_fault(line));
     }
     let mut range = name_len + 1..line.len();
     while range.start < range.end && is_ows(line[range.start]) {
@@ -251,20 +258,25 @@ pub(super) fn split_line(line: &[u8]) -> Result<(usize, std::ops::Range<usize>),
     while range.start < range.end && is_ows(line[range.end - 1]) {
         range.end -= 1;
     }
-    let value = &line[range.clone()];
-    if !is_clean(value) {
-        return Err(if value.contains(&b'\r') {
-            FieldFault::BareCr
-        } else {
-            FieldFault::ControlInValue
-        });
-    }
-    Ok((name_len, range))
+    Ok((kind, name_len, range))
 }
 
+/// Refuses a value that holds a control byte other than HTAB (RFC 9110 §5.5).
+pub(super) fn check_value(value: &[u8]) -> Result<(), FieldFault> {
+    if is_clean(value) {
+        Ok(())
+    } else if value.contains(&b'\r') {
+        Err(FieldFault::BareCr)
+    } else {
+        Err(FieldFault::ControlInValue)
+    }
+}
+
+/// What is wrong with the name of a line, which does not begin with a token and a colon.
 #[cold]
-fn name_fault(line: &[u8], name_len: usize, stopped_at: Option<u8>) -> FieldFault {
-    match stopped_at {
+fn name_fault(line: &[u8]) -> FieldFault {
+    let name_len = line.iter().position(|&b| !is_token_byte(b)).unwrap_or(line.len());
+    match line.get(name_len) {
         Some(b' ' | b'\t') if name_len == 0 => FieldFault::ObsFold,
         Some(b' ' | b'\t') if trim_ows(&line[name_len..]).first() == Some(&b':') => {
             FieldFault::SpaceBeforeColon
@@ -278,6 +290,17 @@ fn name_fault(line: &[u8], name_len: usize, stopped_at: Option<u8>) -> FieldFaul
 /// Without branches, so that it becomes vector code.
 pub(super) fn is_clean(value: &[u8]) -> bool {
     value.iter().fold(true, |ok, &b| ok & (((b >= 0x20) & (b != 0x7f)) | (b == b'\t')))
+}
+
+/// True if no line of `text` can hold a forbidden byte: the only control bytes are HTAB, LF, and CR before
+/// LF. Without branches, too.
+fn is_clean_text(text: &[u8]) -> bool {
+    let Some((_, behind)) = text.split_first() else { return true };
+    let pairs = text.iter().zip(behind);
+    pairs.fold(true, |ok, (&b, &next)| {
+        let is_visible = (b >= 0x20) & (b != 0x7f);
+        ok & (is_visible | (b == b'\t') | (b == b'\n') | ((b == b'\r') & (next == b'\n')))
+    })
 }
 
 /// True for a byte of a token (RFC 9110 §5.6.2).
@@ -403,6 +426,27 @@ const fn slot(name: &[u8]) -> Option<usize> {
         (len * SLOT_MUL[0] + first * SLOT_MUL[1] + middle * SLOT_MUL[2] + last * SLOT_MUL[3])
             % SLOT_COUNT,
     )
+}
+
+/// Compares a name with a known one of at least two bytes without letter case, words at a time; the last
+/// word may overlap the one before.
+fn is_known_name(name: &[u8], known: &[u8]) -> bool {
+    if name.len() != known.len() {
+        return false;
+    }
+    if let (Some(name_tail), Some(known_tail)) = (name.last_chunk(), known.last_chunk()) {
+        let words = name.as_chunks().0.iter().zip(known.as_chunks().0);
+        return words
+            .fold(is_word(name_tail, known_tail), |ok, (name, known)| ok & is_word(name, known));
+    }
+    name.iter().zip(known).fold(true, |ok, (&b, &known)| ok & (b | (known & 0x40) >> 1 == known))
+}
+
+/// A known name has small letters, digits and `-` only. Of these just the letters have bit 0x40, and just a
+/// letter becomes that letter by setting bit 0x20.
+const fn is_word(word: &[u8; 8], known: &[u8; 8]) -> bool {
+    let (word, known) = (u64::from_ne_bytes(*word), u64::from_ne_bytes(*known));
+    word | ((known & 0x4040_4040_4040_4040) >> 1) == known
 }
 
 const SLOT_COUNT: usize = 256;

@@ -4,7 +4,7 @@
 //! whatever bears on framing, routing, authentication, caching or the meaning of the content is dropped.
 //! Invariant: what is kept is a sequence of `name: value CRLF`, within [`TRAILER_BYTES_MAX`].
 
-use super::field::{FieldKind, split_line};
+use super::field::{FieldKind, check_value, split_line};
 use super::reject::BodyFault;
 
 /// Collects one trailer section.
@@ -75,9 +75,10 @@ impl Trailers {
         if self.lines_seen > TRAILER_LINES_MAX {
             return Err(BodyFault::TrailersTooLarge);
         }
-        let (name_len, value) = split_line(line)?;
+        let (kind, name_len, value) = split_line(line)?;
+        check_value(&line[value.clone()])?;
         let name = &line[..name_len];
-        if !may_be_trailer(FieldKind::of(name), name) || self.is_listed(name) {
+        if !may_be_trailer(kind, name) || self.is_listed(name) {
             self.lines.truncate(self.line_start);
             return Ok(false);
         }
