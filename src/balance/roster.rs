@@ -31,6 +31,10 @@ pub struct Roster {
     /// Whether the last frame was an empty array.
     was_empty: bool,
     snapshot: Arc<Snapshot>,
+    /// Whether anything was said since then.
+    is_stale: bool,
+    /// Entries that are not listed.
+    leaving: usize,
 }
 
 #[derive(Debug)]
@@ -82,6 +86,8 @@ impl Roster {
             source: Source::Nobody,
             was_empty: false,
             snapshot: Arc::new(Snapshot::empty()),
+            is_stale: true,
+            leaving: 0,
         };
         for item in backends {
             roster.list(&item);
@@ -112,7 +118,9 @@ impl Roster {
             }
         }
         self.source = Source::Agent;
+        self.is_stale = true;
         let unplaced = frame.items.iter().filter(|item| !self.list(item)).count();
+        self.leaving = self.entries.iter().flatten().filter(|entry| !entry.is_listed).count();
         Taken::InForce { unplaced }
     }
 
@@ -128,6 +136,7 @@ impl Roster {
             return;
         }
         known.addresses = addresses.to_vec();
+        self.is_stale = true;
         for slot in &known.slots {
             if let Some(entry) = &mut self.entries[slot.index()] {
                 entry.addresses = with_port(addresses, entry.port);
@@ -169,11 +178,14 @@ impl Roster {
 
     /// Whether [`acknowledge`](Self::acknowledge) has anything to wait for.
     pub fn awaits_cores(&self) -> bool {
-        !self.released.is_empty() || self.entries.iter().flatten().any(|entry| !entry.is_listed)
+        !self.released.is_empty() || self.leaving > 0
     }
 
     /// The next snapshot, when it differs from the last one.
     pub fn commit(&mut self) -> Option<Arc<Snapshot>> {
+        if !std::mem::take(&mut self.is_stale) {
+            return None;
+        }
         let epoch = self.snapshot.epoch + 1;
         let mut backends = Vec::with_capacity(self.by_name.len());
         for (slot, entry) in self.entries.iter_mut().enumerate() {
@@ -243,6 +255,8 @@ impl Roster {
 
     fn forget(&mut self, slot: Slot) {
         let Some(entry) = self.entries[slot.index()].take() else { return };
+        self.is_stale = true;
+        self.leaving -= 1;
         self.by_name.remove(&entry.name);
         if let Some(known) = self.by_host.get_mut(&entry.host) {
             known.slots.retain(|&other| other != slot);
@@ -267,6 +281,8 @@ impl Roster {
             let held = self.entries.iter().flatten().count();
             assert_eq!(held + self.released.len() + self.free.len(), self.entries.len());
             assert_eq!(held, self.by_name.len());
+            let leaving = self.entries.iter().flatten().filter(|entry| !entry.is_listed);
+            assert_eq!(self.leaving, leaving.count());
             assert_eq!(held, self.by_host.values().map(|host| host.slots.len()).sum::<usize>());
             for (name, &slot) in &self.by_name {
                 assert!(self.entry(slot).is_some_and(|entry| entry.name == *name));
