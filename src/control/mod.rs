@@ -13,14 +13,11 @@ mod link;
 mod names;
 mod resolve;
 
-pub use agent::{Agent, News};
 pub use broadcast::Subscriber;
-pub use lines::{Changes, roll};
 pub use link::{
     Event, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT, Link, LinkError, PING_INTERVAL, SILENCE_MAX,
 };
-pub use names::{Finding, Names};
-pub use resolve::{Lookup, Resolver, system_lookup};
+pub use resolve::{Lookup, system_lookup};
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -30,6 +27,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
+
+use agent::{Agent, News};
+use lines::{Changes, roll};
+use names::Finding;
+use resolve::Resolver;
 
 use crate::balance::{Flaw, Frame, Item, Roster, Snapshot, Taken};
 use crate::config::{Config, StaticBackend};
