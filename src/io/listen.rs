@@ -89,7 +89,8 @@ fn first(address: SocketAddr, is_v6_only: bool) -> io::Result<Socket> {
 }
 
 fn socket(address: SocketAddr, is_v6_only: bool) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
+    // Close-on-exec is socket2's default.
+    let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
