@@ -1,0 +1,14 @@
+//! What the live tests stand on: the real binary, scripted origins and agents, a strict client, a verifier.
+//!
+//! Nothing here trusts the proxy: parsing, framing and body bytes are checked by code that shares nothing with it.
+//! Nothing here uses a fixed port; every wait has a condition and a deadline.
+
+pub mod agent;
+pub mod balancer;
+pub mod client;
+pub mod noise;
+pub mod origin;
+pub mod parts;
+pub mod verify;
+pub mod wait;
+pub mod wire;
