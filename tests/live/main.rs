@@ -1,6 +1,21 @@
 //! The real binary over real sockets: what issue and documentation promise, seen from outside.
+//!
+//! `BALANCER_VERIFY_REQUESTS=1000000` makes `soak` the full run (`cargo test --release --test live soak`);
+//! `BALANCER_LIVE_FULL=1` gives `memory` its full sizes.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent_link;
+mod basics;
+mod breakage;
+mod drain;
+mod frames;
+mod memory;
+mod pool;
+mod real_parts;
 mod selftest;
+mod shares;
+mod soak;
+mod start;
+mod tunnel;

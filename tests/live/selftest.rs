@@ -7,7 +7,10 @@ use crate::support::agent::{self, Agent, Manner};
 use crate::support::client::Client;
 use crate::support::noise;
 use crate::support::origin::{Corruption, Origin, Step};
+use crate::support::parts;
+use crate::support::traffic::Traffic;
 use crate::support::verify::{Plan, Verdict, verify};
+use crate::support::wait;
 use crate::support::wire::{Break, Framing};
 
 fn direct(requests: u64) -> Plan {
@@ -87,7 +90,9 @@ fn an_origin_answers_what_its_path_says() {
 #[test]
 fn an_origin_breaks_off_as_told() {
     let origin = Origin::start("a");
-    let ask = |target: &str| Client::connect(origin.address()).ask("GET", target, "", b"").map(|r| r.status());
+    let ask = |target: &str| {
+        Client::connect(origin.address()).ask("GET", target, "", b"").map(|r| r.status())
+    };
     assert_eq!(ask("/cut/1000"), Err(Break::Truncated));
     assert_eq!(ask("/reset/1000"), Err(Break::Reset));
     origin.script("odd", vec![Step::Send(b"HTTP/1.1 200\nbad\n\n\r\n\r\n".to_vec()), Step::Close]);
@@ -114,9 +119,12 @@ fn an_origin_breaks_off_as_told() {
 fn an_origin_judges_what_it_is_sent() {
     let origin = Origin::start("a");
     let mut stream = std::net::TcpStream::connect(origin.address()).expect("connects");
-    let both = b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let both =
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n";
     stream.write_all(both).expect("sent");
-    crate::support::wait::until("the request is refused", Duration::from_secs(5), || !origin.malformed().is_empty());
+    wait::until("the request is refused", Duration::from_secs(5), || {
+        !origin.malformed().is_empty()
+    });
 }
 
 #[test]
@@ -125,10 +133,13 @@ fn an_agent_pushes_and_comes_back() {
     agent.push_set(&[("app-1:80", 87.5, "LU")]);
     let (mut link, _) = tungstenite::connect(agent.url()).expect("a handshake");
     let frame = link.read().expect("the current frame").into_text().expect("text");
-    assert_eq!(frame.as_str(), r#"[{"dns_name":"app-1:80","score":87.5,"utilization_category":"LU"}]"#);
+    assert_eq!(
+        frame.as_str(),
+        r#"[{"dns_name":"app-1:80","score":87.5,"utilization_category":"LU"}]"#
+    );
     link.send(tungstenite::Message::Ping("x".into())).expect("sent");
     assert!(link.read().expect("an answer").is_pong());
-    crate::support::wait::until("the link is listed", Duration::from_secs(5), || agent.links() == 1);
+    wait::until("the link is listed", Duration::from_secs(5), || agent.links() == 1);
     agent.push_raw(&agent::frame(agent::BINARY, &[0; 70_000]));
     assert_eq!(link.read().expect("a frame").len(), 70_000);
     agent.kill();
@@ -137,5 +148,42 @@ fn an_agent_pushes_and_comes_back() {
     agent.push("[]");
     let (mut link, _) = tungstenite::connect(agent.url()).expect("the same port");
     assert_eq!(link.read().expect("a frame").into_text().expect("text").as_str(), "[]");
-    assert!(tungstenite::connect(agent.url().replace("/ws", "/other")).is_err(), "only /ws is served");
+    assert!(
+        tungstenite::connect(agent.url().replace("/ws", "/other")).is_err(),
+        "only /ws is served"
+    );
+}
+
+#[test]
+fn foreign_parts_start_and_answer() {
+    if let Some(nginx) = parts::nginx() {
+        let mut client = Client::connect(nginx.address());
+        assert!(client.get("/page").body == noise::body(16_384, 16_384));
+        assert_eq!(client.get("/echo?a=b").text(), "GET /echo?a=b test\n");
+    }
+    if let Some(python) = parts::python_http() {
+        let mut client = Client::connect(python.address());
+        assert_eq!(
+            client.ask("POST", "/x", "", b"four").expect("an answer").text(),
+            "python POST /x 4"
+        );
+    }
+    if let Some(python) = parts::python_agent("[1]") {
+        let url = format!("ws://{}/ws", python.address());
+        let (mut link, _) = tungstenite::connect(url).expect("a handshake");
+        assert_eq!(link.read().expect("a frame").into_text().expect("text").as_str(), "[1]");
+    }
+}
+
+#[test]
+fn traffic_counts_answers_and_failures() {
+    let origin = Origin::start("a");
+    let shares = Traffic::run(origin.address(), 4, 1_000);
+    assert_eq!(shares.get("a"), Some(&1_000));
+    let traffic = Traffic::start(origin.address(), 2);
+    traffic.flows(100);
+    origin.corrupt(Corruption::Swallow, 10);
+    wait::until("the failure is counted", Duration::from_secs(5), || {
+        !traffic.failures().is_empty()
+    });
 }

@@ -86,7 +86,8 @@ impl Agent {
             links: Mutex::new(Vec::new()),
             streams: Mutex::new(Vec::new()),
         });
-        let (accepting, state) = (listener.try_clone().expect("a second handle"), Arc::clone(&shared));
+        let (accepting, state) =
+            (listener.try_clone().expect("a second handle"), Arc::clone(&shared));
         thread::spawn(move || accept(&accepting, &state));
         *lock(&self.running) = Some((listener, shared));
     }
@@ -156,9 +157,7 @@ impl Drop for Agent {
 
 /// The JSON of a set.
 pub fn snapshot(set: &[(&str, f64, &str)]) -> String {
-    let item = |(name, score, category): &(&str, f64, &str)| {
-        serde_json::json!({"dns_name": name, "score": score, "utilization_category": category})
-    };
+    let item = |(name, score, category): &(&str, f64, &str)| serde_json::json!({"dns_name": name, "score": score, "utilization_category": category});
     serde_json::Value::Array(set.iter().map(item).collect()).to_string()
 }
 
@@ -223,7 +222,8 @@ fn attend(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             swallow(stream)
         }
         Manner::Dripping => {
-            for byte in b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n".iter().cycle() {
+            for byte in b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n".iter().cycle()
+            {
                 (&stream).write_all(&[*byte])?;
                 super::wait::happens(DRIP, || shared.is_stopping.load(Ordering::Acquire));
             }
@@ -244,7 +244,8 @@ fn link(stream: TcpStream, shared: &Shared) -> io::Result<()> {
         *refusal.status_mut() = StatusCode::NOT_FOUND;
         Err(refusal)
     };
-    let shaken = tungstenite::accept_hdr(stream, judge).map_err(|error| io::Error::other(error.to_string()))?;
+    let shaken = tungstenite::accept_hdr(stream, judge)
+        .map_err(|error| io::Error::other(error.to_string()))?;
     let stream = shaken.get_ref().try_clone()?;
     shared.shaken.fetch_add(1, Ordering::AcqRel);
     if shared.manner == Manner::Mute {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::origin::Origin;
 use super::wait;
 
 /// A running `balancer run`; dropping it kills it, and prints its log when the test is failing.
@@ -32,7 +33,18 @@ impl Balancer {
     /// `balancer run --listen 127.0.0.1:0 FLAGS…`, ready.
     pub fn run(flags: &[&str]) -> Self {
         let all = [&["--listen", "127.0.0.1:0"], flags].concat();
-        Self::try_run(&all, &[]).unwrap_or_else(|refused| panic!("balancer run {flags:?}: {refused:?}"))
+        Self::try_run(&all, &[])
+            .unwrap_or_else(|refused| panic!("balancer run {flags:?}: {refused:?}"))
+    }
+
+    /// As [`Balancer::run`], with these origins and scores as static backends.
+    pub fn before(backends: &[(&Origin, u32)], flags: &[&str]) -> Self {
+        let backends: Vec<String> = backends
+            .iter()
+            .map(|(origin, score)| format!("{}={score}", origin.authority()))
+            .collect();
+        let named: Vec<&str> = backends.iter().flat_map(|backend| ["--backend", backend]).collect();
+        Self::run(&[&named, flags].concat())
     }
 
     /// `balancer run FLAGS…` with exactly these variables in its environment, and ready, or how it ended.
@@ -54,17 +66,20 @@ impl Balancer {
             }
         });
         let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut balancer = Self { child, address: unspecified, log, reading: Some(reading), directory };
+        let mut balancer =
+            Self { child, address: unspecified, log, reading: Some(reading), directory };
         let mut code = None;
         wait::until("the balancer is ready or has ended", START, || {
             code = balancer.child.try_wait().expect("the child can be waited for");
-            code.is_some() || balancer.log().iter().any(|line| line.trim_start().starts_with("ready in"))
+            code.is_some()
+                || balancer.log().iter().any(|line| line.trim_start().starts_with("ready in"))
         });
         if let Some(status) = code {
             balancer.join_log();
             return Err(Refused { code: status.code(), text: balancer.log().join("\n") });
         }
-        balancer.address = balancer.log().iter().find_map(|line| address_in(line)).expect("the banner's address");
+        balancer.address =
+            balancer.log().iter().find_map(|line| address_in(line)).expect("the banner's address");
         Ok(balancer)
     }
 
@@ -85,20 +100,15 @@ impl Balancer {
 
     /// Resident memory of the process in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("the process is alive");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number of KiB")
+        let text = status_of(&self.child.id().to_string(), "VmRSS:");
+        text.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number of KiB")
     }
 
     /// Open descriptors of the process.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process is alive").count()
-    }
-
-    /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("the child can be waited for").is_none()
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .expect("the process is alive")
+            .count()
     }
 
     /// Sends SIGTERM.
@@ -139,11 +149,33 @@ impl Drop for Balancer {
     }
 }
 
+/// The cores this process may use.
+pub fn allowed_cores() -> Vec<usize> {
+    let list = status_of("self", "Cpus_allowed_list:");
+    let ends = |range: &str| {
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        (low.parse::<usize>().expect("a core"), high.parse::<usize>().expect("a core"))
+    };
+    list.split(',').map(ends).flat_map(|(low, high)| low..=high).collect()
+}
+
+fn status_of(process: &str, name: &str) -> String {
+    let status =
+        std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of that name");
+    line.trim().to_owned()
+}
+
 /// The first `http://HOST:PORT` in a line.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let text = line.split_once("http://")?.1.split_whitespace().next()?;
     let address: SocketAddr = text.parse().ok()?;
-    Some(if address.ip().is_unspecified() { ([127, 0, 0, 1], address.port()).into() } else { address })
+    Some(if address.ip().is_unspecified() {
+        ([127, 0, 0, 1], address.port()).into()
+    } else {
+        address
+    })
 }
 
 const START: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! A blocking HTTP/1.1 test client: sends any bytes in any pieces, reads exactly one strict response at a time.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -49,7 +49,9 @@ impl Response {
 impl Client {
     /// Connects, with ten seconds of patience for every read and write.
     pub fn connect(to: SocketAddr) -> Self {
-        Self::over(TcpStream::connect_timeout(&to, PATIENCE).expect("the address accepts connections"))
+        Self::over(
+            TcpStream::connect_timeout(&to, PATIENCE).expect("the address accepts connections"),
+        )
     }
 
     /// As [`Client::connect`], with a small receive buffer set before the handshake: it stops reading early.
@@ -72,6 +74,11 @@ impl Client {
     /// How long a read may stay silent.
     pub fn set_patience(&self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a timeout above zero");
+    }
+
+    /// How long a write may stay silent.
+    pub fn set_write_patience(&self, patience: Duration) {
+        self.stream.set_write_timeout(Some(patience)).expect("a timeout above zero");
     }
 
     /// Sends bytes as they are.
@@ -124,8 +131,15 @@ impl Client {
     }
 
     /// One request with extra field lines (each ending in CRLF) and a body sized by Content-Length when there is one.
-    pub fn ask(&mut self, method: &str, target: &str, fields: &str, body: &[u8]) -> Result<Response, Break> {
-        let mut message = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}").into_bytes();
+    pub fn ask(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &str,
+        body: &[u8],
+    ) -> Result<Response, Break> {
+        let mut message =
+            format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}").into_bytes();
         if !body.is_empty() || matches!(method, "POST" | "PUT") {
             message.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
@@ -149,25 +163,6 @@ impl Client {
     /// Waits for the orderly end of input.
     pub fn end(&mut self) -> Result<(), Break> {
         self.reader.end()
-    }
-
-    /// Whether the connection is over, orderly or not, with nothing more to read.
-    pub fn is_over(&mut self) -> bool {
-        matches!(self.reader.end(), Ok(()) | Err(Break::Reset))
-    }
-
-    /// The stream itself, for protocols other than HTTP; nothing read so far may be left over.
-    pub fn into_stream(mut self) -> TcpStream {
-        assert!(self.reader.take_rest().is_empty(), "bytes after the head");
-        self.stream
-    }
-
-    /// Reads everything until the end, as bytes.
-    pub fn rest(&mut self) -> Vec<u8> {
-        let mut rest = self.reader.take_rest();
-        // A reset ends the rest as well; what came before it counts.
-        let _ = self.stream.read_to_end(&mut rest);
-        rest
     }
 }
 

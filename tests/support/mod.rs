@@ -9,6 +9,7 @@ pub mod client;
 pub mod noise;
 pub mod origin;
 pub mod parts;
+pub mod traffic;
 pub mod verify;
 pub mod wait;
 pub mod wire;

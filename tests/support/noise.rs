@@ -46,7 +46,9 @@ pub fn is_at(seed: u64, offset: u64, bytes: &[u8]) -> bool {
 
 /// FNV-1a, 64 bits, continued from `state` (start with [`HASH_START`]).
 pub fn hash(state: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(state, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(state, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Where [`hash`] begins.

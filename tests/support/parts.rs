@@ -45,7 +45,8 @@ pub fn nginx() -> Option<Part> {
     let directory = scratch();
     std::fs::create_dir(directory.join("www")).expect("a directory");
     for (name, length) in [("empty", 0), ("small", 128), ("page", 16_384), ("large", 5_000_000)] {
-        std::fs::write(directory.join("www").join(name), super::noise::body(length, length)).expect("a file");
+        std::fs::write(directory.join("www").join(name), super::noise::body(length, length))
+            .expect("a file");
     }
     // Somebody else may take the port between the look and the start: then another one is tried.
     for _ in 0..10 {
@@ -95,7 +96,8 @@ pub fn find(name: &str) -> Option<PathBuf> {
 pub fn scratch() -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("live-{}-{number}", std::process::id()));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("live-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&path).expect("a temporary directory");
     path
 }
@@ -117,7 +119,8 @@ fn python(script: &str, argument: Option<&str>) -> Option<Part> {
     Some(Part { child, address: ([127, 0, 0, 1], port).into(), directory: scratch() })
 }
 
-fn free_port() -> u16 {
+/// A port that was free just now.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("an ephemeral port").port()
 }
 

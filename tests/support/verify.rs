@@ -61,10 +61,14 @@ pub struct Verdict {
 pub fn verify(address: SocketAddr, plan: &Plan) -> Verdict {
     let clients: Vec<_> = (0..plan.clients)
         .map(|number| {
-            let share = plan.requests / plan.clients + u64::from(number < plan.requests % plan.clients);
+            let share =
+                plan.requests / plan.clients + u64::from(number < plan.requests % plan.clients);
             let plan = plan.clone();
             let runs = move || Runner::new(address, plan, number).run(share);
-            thread::Builder::new().stack_size(512 * 1024).spawn(runs).expect("a thread for a client")
+            thread::Builder::new()
+                .stack_size(512 * 1024)
+                .spawn(runs)
+                .expect("a thread for a client")
         })
         .collect();
     let mut sum = Verdict::default();
@@ -137,7 +141,16 @@ struct Runner {
 impl Runner {
     fn new(address: SocketAddr, plan: Plan, number: u64) -> Self {
         let draws = SmallRng::seed_from_u64(plan.seed.wrapping_mul(1_000_003) + number);
-        Self { address, plan, draws, number, sent: 0, link: None, out: Vec::new(), verdict: Verdict::default() }
+        Self {
+            address,
+            plan,
+            draws,
+            number,
+            sent: 0,
+            link: None,
+            out: Vec::new(),
+            verdict: Verdict::default(),
+        }
     }
 
     fn run(mut self, requests: u64) -> Verdict {
@@ -264,7 +277,9 @@ impl Runner {
         reader.body(framing, |piece| {
             is_right &= match &expected {
                 Expected::Noise => noise::is_at(ask.nonce, length, piece),
-                Expected::Text(text) => text.as_bytes().get(length as usize..).is_some_and(|t| t.starts_with(piece)),
+                Expected::Text(text) => {
+                    text.as_bytes().get(length as usize..).is_some_and(|t| t.starts_with(piece))
+                }
             };
             length += piece.len() as u64;
         })?;
@@ -293,9 +308,16 @@ impl Runner {
         if nonce.is_some() && nonce != Some(ask.nonce) {
             self.verdict.mixed += 1;
             self.verdict.complain(ask, &format!("the answer belongs to {nonce:?}"));
-        } else if nonce.is_none() || head.status() != 200 || !is_right || length != wanted || !states_right {
+        } else if nonce.is_none()
+            || head.status() != 200
+            || !is_right
+            || length != wanted
+            || !states_right
+        {
             self.verdict.wrong += 1;
-            let what = format!("{length} of {wanted} bytes by {framing:?}, right {is_right}, head {head:?}");
+            let what = format!(
+                "{length} of {wanted} bytes by {framing:?}, right {is_right}, head {head:?}"
+            );
             self.verdict.complain(ask, &what);
         }
     }
@@ -304,7 +326,8 @@ impl Runner {
         let Some((_, mut reader)) = self.link.take() else { return };
         if let (Err(broken), Some(ask)) = (reader.end(), batch.last()) {
             self.verdict.wrong += 1;
-            self.verdict.complain(ask, &format!("no orderly end after Connection: close: {broken:?}"));
+            self.verdict
+                .complain(ask, &format!("no orderly end after Connection: close: {broken:?}"));
         }
     }
 
@@ -356,7 +379,8 @@ fn append(out: &mut Vec<u8>, ask: &Ask, stream: &mut TcpStream) -> io::Result<()
         _ => String::new(),
     };
     let mut head = String::with_capacity(192);
-    write!(head, "{method} /{path}/{length}?seed={nonce}{query} HTTP/1.1\r\nHost: verify\r\n").expect("into a String");
+    write!(head, "{method} /{path}/{length}?seed={nonce}{query} HTTP/1.1\r\nHost: verify\r\n")
+        .expect("into a String");
     write!(head, "X-Nonce: {nonce}\r\n{closing}{framing}\r\n").expect("into a String");
     out.extend_from_slice(head.as_bytes());
     match ask.kind {

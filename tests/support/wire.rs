@@ -73,7 +73,8 @@ impl Head {
 
     /// Whether the comma-separated field `name` lists `token`.
     pub fn lists(&self, name: &str, token: &str) -> bool {
-        let mut values = self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v);
+        let mut values =
+            self.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v);
         values.any(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
     }
 
@@ -95,12 +96,16 @@ impl Head {
     fn stated_framing(&self) -> Result<Option<Framing>, Break> {
         match (self.count("transfer-encoding"), self.count("content-length")) {
             (0, 0) => Ok(None),
-            (1, 0) if self.field("transfer-encoding") == Some("chunked") => Ok(Some(Framing::Chunked)),
+            (1, 0) if self.field("transfer-encoding") == Some("chunked") => {
+                Ok(Some(Framing::Chunked))
+            }
             (0, 1) => {
                 let text = self.field("content-length").unwrap_or_default();
                 let is_digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
                 let length = text.parse().ok().filter(|_| is_digits);
-                length.map(|n| Some(Framing::Length(n))).ok_or_else(|| malformed("Content-Length", text))
+                length
+                    .map(|n| Some(Framing::Length(n)))
+                    .ok_or_else(|| malformed("Content-Length", text))
             }
             _ => Err(malformed("framing stated twice or unknown", &format!("{:?}", self.fields))),
         }
@@ -120,7 +125,8 @@ impl Head {
         }
         let mut fields = Vec::with_capacity(12);
         for line in lines {
-            let (name, value) = line.split_once(':').ok_or_else(|| malformed("field line", line))?;
+            let (name, value) =
+                line.split_once(':').ok_or_else(|| malformed("field line", line))?;
             if name.is_empty() || !name.bytes().all(is_token) || !value.bytes().all(is_visible) {
                 return Err(malformed("field line", line));
             }
@@ -163,7 +169,9 @@ impl Reader {
 
     /// A whole body, piece by piece; returns the trailers.
     pub fn body(
-        &mut self, framing: Framing, mut each: impl FnMut(&[u8]),
+        &mut self,
+        framing: Framing,
+        mut each: impl FnMut(&[u8]),
     ) -> Result<Vec<(String, String)>, Break> {
         match framing {
             Framing::None => Ok(Vec::new()),
@@ -211,14 +219,16 @@ impl Reader {
                 return Err(malformed("head without end", ""));
             }
             let is_begun = !bytes.is_empty();
-            self.fill().map_err(|b| if is_begun && b == Break::Closed { Break::Truncated } else { b })?;
+            self.fill()
+                .map_err(|b| if is_begun && b == Break::Closed { Break::Truncated } else { b })?;
         }
     }
 
     fn chunks(&mut self, each: &mut impl FnMut(&[u8])) -> Result<Vec<(String, String)>, Break> {
         loop {
             let line = self.line()?;
-            let is_hex = !line.is_empty() && line.len() <= 16 && line.bytes().all(|b| b.is_ascii_hexdigit());
+            let is_hex =
+                !line.is_empty() && line.len() <= 16 && line.bytes().all(|b| b.is_ascii_hexdigit());
             let size = u64::from_str_radix(&line, 16).ok().filter(|_| is_hex);
             let size = size.ok_or_else(|| malformed("chunk size", &line))?;
             if size == 0 {
@@ -245,7 +255,8 @@ impl Reader {
         loop {
             let bytes = self.bytes();
             if let Some(at) = memchr::memchr(b'\n', bytes) {
-                let line = bytes[..at].strip_suffix(b"\r").ok_or_else(|| malformed("bare LF", ""))?;
+                let line =
+                    bytes[..at].strip_suffix(b"\r").ok_or_else(|| malformed("bare LF", ""))?;
                 let line = String::from_utf8(line.to_vec()).map_err(|_| malformed("line", ""))?;
                 self.start += at + 1;
                 return Ok(line);
@@ -307,7 +318,7 @@ fn truncated(broken: Break) -> Break {
 }
 
 fn malformed(what: &str, text: &str) -> Break {
-    Break::Malformed(format!("{what}: {:?}", &text[..text.floor_char_boundary(200)]))
+    Break::Malformed(format!("{what}: {:?}", text.chars().take(200).collect::<String>()))
 }
 
 fn is_token(byte: u8) -> bool {

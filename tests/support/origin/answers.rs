@@ -9,6 +9,7 @@
 //! | `/early` | 200 from the head alone; the body is read afterwards |
 //! | `/refuse` | 413 from the head alone and our FIN, then a lingering close |
 //! | `/status/CODE` | that status, with a text where the status may have one |
+//! | `/unread/GATE` | reads its body only once the gate is open, then the echo |
 //! | `/hints` | 103 and an unknown 1xx before the answer |
 //! | `/hold/GATE` | the echo, once the gate is open |
 //! | `/partial/N/GATE?seed=S` | head and first half; the rest once the gate is open |
@@ -77,7 +78,11 @@ impl Ask<'_> {
     }
 
     fn option(&self, name: &str) -> Option<&str> {
-        self.query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v)
+        self.query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| v)
     }
 
     fn seed(&self) -> u64 {
@@ -107,7 +112,13 @@ impl Link<'_> {
         let number = self.shared.requests.fetch_add(1, Ordering::AcqRel) + 1;
         let (path, query) = head.second.split_once('?').unwrap_or((&head.second, ""));
         let parts: Vec<&str> = path.split('/').skip(1).collect();
-        let ask = Ask { head: &head, framing, parts, query, corruption: self.shared.corruption_of(number) };
+        let ask = Ask {
+            head: &head,
+            framing,
+            parts,
+            query,
+            corruption: self.shared.corruption_of(number),
+        };
         if ask.corruption == Some(Corruption::Swallow) {
             return Ok(Next::Close);
         }
@@ -117,6 +128,9 @@ impl Link<'_> {
 
     fn answer(&mut self, ask: &Ask<'_>) -> io::Result<Next> {
         let first = ask.parts.first().copied().unwrap_or("");
+        if first == "unread" && !self.shared.pass(ask.parts.get(1).unwrap_or(&"")) {
+            return Ok(Next::Close);
+        }
         if !matches!(first, "upload" | "early" | "refuse") {
             self.reader.body(ask.framing, |_| {}).map_err(broken)?;
         }
@@ -131,7 +145,11 @@ impl Link<'_> {
                 Ok(Next::Keep)
             }
             "refuse" => {
-                let out = self.head(ask, "413 Content Too Large", "Content-Length: 7\r\nConnection: close\r\n");
+                let out = self.head(
+                    ask,
+                    "413 Content Too Large",
+                    "Content-Length: 7\r\nConnection: close\r\n",
+                );
                 self.stream.write_all(&[&out[..], b"refused"].concat())?;
                 self.stream.shutdown(Shutdown::Write)?;
                 // Lingers, so that the answer is not lost to a reset (RFC 9112 §9.6).
@@ -140,7 +158,9 @@ impl Link<'_> {
             }
             "status" => self.status(ask),
             "hints" => {
-                self.stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")?;
+                self.stream.write_all(
+                    b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n",
+                )?;
                 self.stream.write_all(b"HTTP/1.1 199 Odd\r\nX-Odd: yes\r\n\r\n")?;
                 self.text(ask, "200 OK", "after hints")
             }
@@ -167,7 +187,11 @@ impl Link<'_> {
             self.noise(&mut out, ask, length)?;
         }
         self.stream.write_all(&out)?;
-        Ok(if then.is_empty() && ask.corruption != Some(Corruption::Short) { Next::Keep } else { Next::Close })
+        Ok(if then.is_empty() && ask.corruption != Some(Corruption::Short) {
+            Next::Keep
+        } else {
+            Next::Close
+        })
     }
 
     /// Writes a body after `out`; what is left in `out` is still to be written.
@@ -283,11 +307,14 @@ impl Link<'_> {
             return self.text(ask, "400 Bad Request", "no key");
         };
         let accept = derive_accept_key(key.as_bytes());
-        let fields = format!("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n");
+        let fields = format!(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+        );
         let out = self.head(ask, "101 Switching Protocols", &fields);
         self.stream.write_all(&out)?;
         let rest = self.reader.take_rest();
-        let mut socket = WebSocket::from_partially_read(self.stream.try_clone()?, rest, Role::Server, None);
+        let mut socket =
+            WebSocket::from_partially_read(self.stream.try_clone()?, rest, Role::Server, None);
         while let Ok(message) = socket.read() {
             let is_data = message.is_text() || message.is_binary();
             if is_data && socket.send(message).is_err() {
@@ -340,7 +367,9 @@ impl Link<'_> {
     fn refuse(&mut self, broken: Break) -> io::Result<Next> {
         if let Break::Malformed(what) = broken {
             lock(&self.shared.malformed).push(what);
-            self.stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+            self.stream.write_all(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )?;
         }
         Ok(Next::Close)
     }
@@ -354,7 +383,10 @@ impl Link<'_> {
 
 /// Appends the body `seed` in chunks of uneven size (no last chunk); `full` takes what has become large.
 pub(in crate::support) fn append_chunks(
-    out: &mut Vec<u8>, seed: u64, length: u64, full: &mut impl FnMut(&[u8]) -> io::Result<()>,
+    out: &mut Vec<u8>,
+    seed: u64,
+    length: u64,
+    full: &mut impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut done = 0;
     while done < length {

@@ -213,7 +213,9 @@ impl Shared {
 
     /// Whether answer number `number` is to be damaged, and how.
     fn corruption_of(&self, number: u64) -> Option<Corruption> {
-        lock(&self.corruption).filter(|(_, every)| number.is_multiple_of(*every)).map(|(how, _)| how)
+        lock(&self.corruption)
+            .filter(|(_, every)| number.is_multiple_of(*every))
+            .map(|(how, _)| how)
     }
 }
 
@@ -231,7 +233,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             answers::serve(stream, number, &state);
             lock(&state.links).remove(&number);
         };
-        thread::Builder::new().stack_size(STACK_BYTES).spawn(serve).expect("a thread for a connection");
+        thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(serve)
+            .expect("a thread for a connection");
     }
 }
 

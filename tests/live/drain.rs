@@ -1,0 +1,99 @@
+//! SIGTERM: nothing in flight is lost, nobody new is let in, the exit is prompt and 0.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::support::balancer::Balancer;
+use crate::support::client::Client;
+use crate::support::noise;
+use crate::support::origin::Origin;
+use crate::support::wait;
+
+fn is_refused(balancer: &Balancer) -> bool {
+    TcpStream::connect_timeout(&balancer.address(), Duration::from_secs(1)).is_err()
+}
+
+#[test]
+fn requests_in_flight_finish_and_the_exit_is_clean() {
+    let origin = Origin::start("a");
+    let mut balancer = Balancer::before(&[(&origin, 50)], &["--drain-timeout", "60s"]);
+    let mut idle = Client::connect(balancer.address());
+    assert_eq!(idle.get("/").status(), 200);
+    let mut waiting: Vec<Client> = (0..10).map(|_| Client::connect(balancer.address())).collect();
+    for client in &mut waiting {
+        client.send(b"GET /hold/later HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    }
+    let mut half: Vec<Client> = (0..10).map(|_| Client::connect(balancer.address())).collect();
+    for client in &mut half {
+        client
+            .send(b"GET /partial/200000/later?seed=8 HTTP/1.1\r\nHost: test\r\n\r\n")
+            .expect("sent");
+    }
+    let mut uploading = Client::connect(balancer.address());
+    uploading
+        .send(b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello")
+        .expect("sent");
+    wait::until("all are in flight", Duration::from_secs(5), || origin.seen().len() == 22);
+    balancer.terminate();
+    idle.end().expect("a silent connection is closed at once");
+    wait::until("the listeners are closed", Duration::from_secs(5), || is_refused(&balancer));
+    origin.open("later");
+    for client in &mut waiting {
+        let answer = client.response("GET").expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert!(
+            answer.head.lists("connection", "close"),
+            "the last answer says so: {:?}",
+            answer.head
+        );
+        client.end().expect("then the end");
+    }
+    for client in &mut half {
+        assert!(client.response("GET").expect("an answer").body == noise::body(8, 200_000));
+        client.end().expect("then the end");
+    }
+    uploading.send(b"world").expect("sent");
+    let answer = uploading.response("POST").expect("an answer");
+    assert!(answer.text().starts_with("length=10 ") && answer.head.lists("connection", "close"));
+    // With a minute of drain allowed, ten seconds show that it did not wait for the deadline.
+    assert_eq!(balancer.exit(Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn an_idle_balancer_ends_at_once() {
+    let origin = Origin::start("a");
+    let mut balancer = Balancer::before(&[(&origin, 50)], &["--drain-timeout", "60s"]);
+    let mut idle: Vec<Client> = (0..50).map(|_| Client::connect(balancer.address())).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status(), 200);
+    }
+    balancer.terminate();
+    assert_eq!(balancer.exit(Duration::from_secs(10)).code(), Some(0));
+    for client in &mut idle {
+        client.end().expect("an orderly end");
+    }
+}
+
+#[test]
+fn the_drain_deadline_ends_what_does_not_end() {
+    let origin = Origin::start("a");
+    let mut balancer = Balancer::before(&[(&origin, 50)], &["--drain-timeout", "300ms"]);
+    let mut stuck = Client::connect(balancer.address());
+    stuck.send(b"GET /hold/never HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    wait::until("the request is in flight", Duration::from_secs(5), || origin.requests() == 1);
+    balancer.terminate();
+    balancer.exit(Duration::from_secs(10));
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let origin = Origin::start("a");
+    let mut balancer = Balancer::before(&[(&origin, 50)], &["--drain-timeout", "60s"]);
+    let mut stuck = Client::connect(balancer.address());
+    stuck.send(b"GET /hold/never HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    wait::until("the request is in flight", Duration::from_secs(5), || origin.requests() == 1);
+    balancer.terminate();
+    wait::until("the listeners are closed", Duration::from_secs(5), || is_refused(&balancer));
+    balancer.terminate();
+    balancer.exit(Duration::from_secs(10));
+}
