@@ -133,6 +133,7 @@ struct Runner {
     draws: SmallRng,
     number: u64,
     sent: u64,
+    has_sent_largest: bool,
     link: Option<(TcpStream, Reader)>,
     out: Vec<u8>,
     verdict: Verdict,
@@ -147,6 +148,7 @@ impl Runner {
             draws,
             number,
             sent: 0,
+            has_sent_largest: false,
             link: None,
             out: Vec::new(),
             verdict: Verdict::default(),
@@ -165,12 +167,18 @@ impl Runner {
     /// The next requests, written at once and answered in order. Uploads above a buffer's size go alone:
     /// a client that writes without reading may only write what fits on the way.
     fn batch(&mut self, left: u64) -> Vec<Ask> {
+        if self.sent >= LARGEST_UPLOAD_AFTER && !self.has_sent_largest {
+            self.has_sent_largest = true;
+            let kind = Kind::Upload { method: "PUT", is_chunked: self.number.is_multiple_of(2) };
+            let length = self.plan.body_bytes_max;
+            return vec![Ask { nonce: self.nonce(0), kind, length, is_last: false }];
+        }
         let is_single = self.draws.random_bool(0.4);
         let depth = if is_single { 1 } else { self.draws.random_range(2..=16).min(left) };
         let is_closing = self.draws.random_bool(0.02);
         (0..depth)
             .map(|place| {
-                let nonce = (self.number + 1) << 40 | (self.sent + place + 1);
+                let nonce = self.nonce(place);
                 let kind = self.kind();
                 let mut length = self.length(nonce);
                 if depth > 1 && matches!(kind, Kind::Upload { .. }) {
@@ -179,6 +187,11 @@ impl Runner {
                 Ask { nonce, kind, length, is_last: is_closing && place + 1 == depth }
             })
             .collect()
+    }
+
+    /// Unique in the run: the client above, its count of requests below.
+    fn nonce(&self, place: u64) -> u64 {
+        ((self.number + 1) << 40) | (self.sent + place + 1)
     }
 
     fn kind(&mut self) -> Kind {
@@ -197,10 +210,10 @@ impl Runner {
         if closes && !self.plan.is_proxied { Kind::Get } else { kind }
     }
 
-    /// Mostly small, a few large, and at least one of the largest size in each client's first thousand.
+    /// Mostly small, a few large, and one of the largest size early in each client's plan.
     fn length(&mut self, nonce: u64) -> u64 {
         let max = self.plan.body_bytes_max;
-        if nonce & 0xff_ffff_ffff == 100 + self.number {
+        if nonce == ((self.number + 1) << 40) | LARGEST_DOWNLOAD_AT {
             return max;
         }
         let length = match self.draws.random_range(0..20_000) {
@@ -405,6 +418,8 @@ fn append(out: &mut Vec<u8>, ask: &Ask, stream: &mut TcpStream) -> io::Result<()
     Ok(())
 }
 
+const LARGEST_DOWNLOAD_AT: u64 = 100;
+const LARGEST_UPLOAD_AFTER: u64 = 200;
 const PATIENCE: Duration = Duration::from_secs(20);
 const COMPLAINTS_MAX: usize = 8;
 const PIPELINED_UPLOAD_MAX: u64 = 2_048;
