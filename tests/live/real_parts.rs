@@ -84,7 +84,8 @@ fn curl_in_front() {
     let Some(got) = output("curl", &["-sS", &url("/chunked/300000?seed=2")]) else { return };
     assert!(got.status.success() && got.stdout == noise::body(2, 300_000), "{:?}", got.stderr);
     // More than 1 MiB makes curl send Expect: 100-continue.
-    let file = parts::scratch().join("body");
+    let directory = parts::scratch();
+    let file = directory.join("body");
     std::fs::write(&file, noise::body(2, 3_000_000)).expect("a file");
     let from = format!("@{}", file.display());
     let sent = output("curl", &["-sS", "--data-binary", &from, &url("/upload?seed=2")])
@@ -97,6 +98,7 @@ fn curl_in_front() {
     assert_eq!(String::from_utf8_lossy(&sent.stdout), "length=3000000 matches=yes");
     let old = output("curl", &["-sS", "-0", &url("/chunked/1000?seed=2")]).expect("curl is there");
     assert_eq!(old.stdout, noise::body(2, 1_000));
+    std::fs::remove_dir_all(directory).expect("our own directory");
 }
 
 #[test]
