@@ -63,9 +63,9 @@ fn a_proxied_request_allocates_nothing_after_warm_up() {
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     client.set_nodelay(true).unwrap();
     for (name, request, answer_bytes) in [
-        ("GET", &GET[..], BODY.len()),
-        ("POST with Content-Length", &POST[..], BODY.len()),
-        ("chunked POST", &CHUNKED[..], BODY.len()),
+        ("GET", GET, BODY.len()),
+        ("POST with Content-Length", POST, BODY.len()),
+        ("chunked POST", CHUNKED, BODY.len()),
         ("four pipelined GETs", &[GET, GET, GET, GET].concat()[..], 4 * BODY.len()),
     ] {
         let before_warm_up = ON_WORKER.load(Ordering::Relaxed);

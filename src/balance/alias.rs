@@ -157,8 +157,8 @@ fn scale(draw: u64, bound: u64) -> u64 {
     ((u128::from(draw) * u128::from(bound)) >> 64) as u64
 }
 
-/// The tries of one request (a first and two retries) and the candidate that was found too busy.
-pub(super) const LEFT_OUT_MAX: usize = 4;
+/// The backends one request may have failed on, and the candidate that was found too busy.
+pub(super) const LEFT_OUT_MAX: usize = 10;
 
 #[cfg(test)]
 mod tests {

@@ -82,7 +82,10 @@ impl Picker {
     /// random numbers and is called once or twice. `None` when nobody outside `exclude` is eligible. The caller says
     /// [`begin`](Self::begin) when the request goes there.
     pub fn pick(&self, mut draw: impl FnMut() -> u64, exclude: &[Slot]) -> Option<Slot> {
-        debug_assert!(exclude.len() <= EXCLUDED_MAX, "a request has two retries");
+        debug_assert!(
+            exclude.len() <= EXCLUDED_MAX,
+            "a request fails on a bounded number of backends"
+        );
         (0..self.tiers.len()).find_map(|tier| self.pick_in(tier, &mut draw, exclude))
     }
 
@@ -224,7 +227,7 @@ impl Tier {
 }
 
 /// Backends that one request may have tried already: the first and two retries.
-pub const EXCLUDED_MAX: usize = 3;
+pub const EXCLUDED_MAX: usize = 9;
 const _: () = assert!(EXCLUDED_MAX < LEFT_OUT_MAX);
 
 /// 1 + ε = 11 ÷ 10: by simulation of 20 backends, ε = 0 deviates from the scores by

@@ -15,6 +15,8 @@ pub enum Error {
     Memlock(u64),
     /// An address cannot be listened on.
     Listen(listen::Error),
+    /// A thread could not start, or ended without being told to: its name and why.
+    ThreadDied(String, String),
 }
 
 impl Error {
@@ -29,6 +31,7 @@ impl Error {
             Self::Ring(_) => "io_uring",
             Self::Memlock(_) => "memlock",
             Self::Listen(_) => "listen",
+            Self::ThreadDied(..) => "thread_died",
         }
     }
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Error {
                 bytes_text(MEMLOCK_BYTES_MIN),
             ),
             Self::Listen(error) => listen_text(error, out),
+            Self::ThreadDied(name, cause) => write!(out, "error: thread {name} ended: {cause}"),
         }
     }
 }

@@ -4,10 +4,18 @@ mod banner;
 mod error;
 pub mod plan;
 mod preflight;
+mod process;
 
 pub use banner::{agent_url, banner};
 pub use error::{Error, MEMLOCK_BYTES_MIN};
 pub use preflight::{HostFacts, preflight};
+pub use process::{Ending, Process};
+
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, unbounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::config::Config;
 use crate::io::listen::{self, Listeners};
@@ -32,12 +40,33 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
 }
 
 /// `balancer run`: serves until told to stop.
+///
+/// # Errors
+/// When the host is not fit, an address cannot be had, or a thread ends that should not.
 pub fn run(config: &Config) -> Result<(), Error> {
+    let began = Instant::now();
+    let stop = stop_signals()?;
     let prepared = prepare(config)?;
     for warning in &prepared.host.warnings {
         eprintln!("warning: {warning}");
     }
     eprint!("{}", prepared.banner);
-    // Here the threads start: prepared.listeners.workers[i] belongs to config.cores[i].
+    let process = Process::start(config, prepared.listeners.workers)?;
+    eprintln!("ready in {} ms", began.elapsed().as_millis());
+    match process.serve(&stop, config.timeouts.drain)? {
+        Ending::Drained => eprintln!("stopped: every request in flight got its answer"),
+        Ending::Cut(n) => eprintln!("stopped: {n} connections were cut"),
+    }
     Ok(())
+}
+
+/// Yields once for each SIGTERM or SIGINT.
+fn stop_signals() -> Result<Receiver<()>, Error> {
+    let died = |error: std::io::Error| Error::ThreadDied("signals".to_owned(), error.to_string());
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(died)?;
+    let (tell, stop) = unbounded();
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    let listen = move || signals.forever().try_for_each(|_| tell.send(()).map_err(drop));
+    thread.spawn(listen).map_err(died)?;
+    Ok(stop)
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::error::Error;
+use crate::balance::SLOTS_MAX;
 use crate::config::Config;
-use crate::control::{self, Subscriber};
+use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
@@ -64,13 +65,12 @@ impl Process {
     /// # Errors
     /// When an executor cannot be made on its core.
     pub fn start(config: &Config, listeners: Vec<Vec<TcpListener>>) -> Result<Self, Error> {
-        executor::warm_up()
-            .map_err(|error| Error::ThreadDied("the first executor".to_owned(), error.to_string()))?;
+        executor::warm_up().map_err(|error| {
+            Error::ThreadDied("the first executor".to_owned(), error.to_string())
+        })?;
         let (to_us, events) = unbounded();
-        let published: Vec<_> = listeners
-            .iter()
-            .map(|_| Arc::new(Published::new(control::SLOTS_MAX)))
-            .collect();
+        let published: Vec<_> =
+            listeners.iter().map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
         let mut workers = Vec::new();
         let mut subscribers = Vec::new();
         for (n, listeners) in listeners.into_iter().enumerate() {
@@ -87,9 +87,8 @@ impl Process {
                     .map(|listener| driver.listener(listener))
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|error| format!("cannot watch its listeners: {error}"))?;
-                let worker = Worker::new(driver.clone(), shard, listeners, mail);
                 ready();
-                driver.run(worker.run()).await;
+                Worker::new(driver, shard, listeners, mail).run().await;
                 Ok(())
             })?;
             workers.push(Staff { orders, bell, thread });
@@ -102,8 +101,13 @@ impl Process {
         let place = (CONTROL, config.control_core, bell.clone());
         let thread = spawn(place, &to_us, move |driver, ready| async move {
             ready();
-            let io = driver.clone();
-            driver.run(control::run(io, settings, subscribers, blocks, inbox)).await;
+            let surroundings = Surroundings {
+                subscribers,
+                cores: blocks,
+                orders: inbox,
+                lookup: control::system_lookup,
+            };
+            control::run(driver, &settings, surroundings).await;
             Ok(())
         })?;
         await_ready(&events, 1)?;
@@ -214,7 +218,10 @@ fn await_ready(events: &Receiver<Event>, n: usize) -> Result<(), Error> {
                 return Err(Error::ThreadDied(name(n), cause.unwrap_or_default()));
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(Error::ThreadDied("a thread".to_owned(), "it did not start".to_owned()));
+                return Err(Error::ThreadDied(
+                    "a thread".to_owned(),
+                    "it did not start".to_owned(),
+                ));
             }
         }
     }
@@ -222,7 +229,8 @@ fn await_ready(events: &Receiver<Event>, n: usize) -> Result<(), Error> {
 }
 
 fn bell() -> Result<Bell, Error> {
-    Bell::new().map_err(|error| Error::ThreadDied("a thread".to_owned(), format!("no eventfd: {error}")))
+    Bell::new()
+        .map_err(|error| Error::ThreadDied("a thread".to_owned(), format!("no eventfd: {error}")))
 }
 
 fn name(n: usize) -> String {

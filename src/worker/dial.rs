@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::fault::{Cause, Fault, Phase};
 use super::shard::{Seat, Shard};
-use crate::balance::Slot;
+use crate::balance::{self, Slot};
 use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
 use crate::time::Instant;
@@ -37,7 +37,7 @@ pub(super) enum Unreached {
 /// What one request has tried so far.
 #[derive(Default)]
 pub(super) struct Tries {
-    excluded: [Option<Slot>; EXCLUDED_MAX],
+    excluded: [Option<Slot>; FAILED_MAX],
     /// Requests sent once more.
     pub retries: u32,
     /// The one backend that failed after a connection came about; a new connection to it will do where nobody else is.
@@ -64,7 +64,7 @@ impl Tries {
         if self.is_exhausted() {
             return None;
         }
-        let mut exclude = [Slot(0); EXCLUDED_MAX + 1];
+        let mut exclude = [Slot(0); FAILED_MAX + 1];
         let mut n = 0;
         for slot in self.excluded.iter().flatten().copied().chain(other) {
             exclude[n] = slot;
@@ -277,4 +277,5 @@ fn lose<I: Io>(shard: &Shard<I>, lanes: &mut [Option<Lane<I>>; 2]) {
 /// A connect that takes longer than this is raced by one to another backend.
 const RACE_AFTER: Duration = Duration::from_millis(200);
 /// Backends one request may fail on before it is given up.
-const EXCLUDED_MAX: usize = 8;
+const FAILED_MAX: usize = 8;
+const _: () = assert!(FAILED_MAX < balance::EXCLUDED_MAX, "the rival's opponent is left out, too");

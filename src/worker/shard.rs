@@ -178,12 +178,6 @@ impl<I: Io> Shard<I> {
     pub(super) fn tick(&self) -> (&I::Timer, &Cell<bool>) {
         (&self.tick, &self.is_ticking)
     }
-
-    /// Desks that are not in use.
-    #[cfg(test)]
-    pub(super) fn desks_idle(&self) -> usize {
-        self.desks.borrow().len()
-    }
 }
 
 /// A request in flight to a backend. It ends when dropped, whatever happened.
