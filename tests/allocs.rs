@@ -14,7 +14,7 @@ use std::time::Duration;
 use balancer::balance::{Backend, Balance, Category, Score, Slot, Snapshot, Source};
 use balancer::config::{ShardConfig, Timeouts};
 use balancer::io::Bell as _;
-use balancer::io::{executor, wake::Bell};
+use balancer::io::{executor, listen, wake::Bell};
 use balancer::metrics::Published;
 use balancer::worker::{Mail, Order, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
@@ -151,9 +151,8 @@ struct Running {
 }
 
 fn start_worker(origin: SocketAddr) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
+    let mut bound = listen::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+    let (address, listener) = (bound.addresses[0], bound.workers[0].remove(0));
     let bell = Bell::new().unwrap();
     let (to_worker, snapshots) = bounded(1);
     let (orders, inbox) = unbounded();

@@ -84,13 +84,11 @@ impl Driver {
         outcome
     }
 
-    /// Takes over a listening, non-blocking socket. Connections inherit from it that they do not wait to fill
-    /// a segment (TCP_NODELAY): a syscall less for each.
+    /// Takes over a listener made by [`listen::bind`](super::listen::bind).
     ///
     /// # Errors
     /// When the kernel refuses to watch it.
     pub fn listener(&self, listener: TcpListener) -> Result<Accepting> {
-        socket::set_nodelay(&listener)?;
         let slot = self.register(&listener, libc::EPOLLIN as u32, READABLE)?;
         Ok(Accepting::new(listener, slot))
     }

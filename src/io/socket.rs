@@ -109,11 +109,6 @@ pub(super) fn connect(to: SocketAddr) -> Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Sends small segments at once; what a listener accepts inherits it.
-pub(super) fn set_nodelay(listener: &TcpListener) -> Result<()> {
-    SockRef::from(listener).set_tcp_nodelay(true)
-}
-
 /// The pending error of a socket (SO_ERROR), cleared by asking.
 pub(super) fn take_error(fd: BorrowedFd<'_>) -> Result<()> {
     SockRef::from(&fd).take_error()?.map_or(Ok(()), Err)
