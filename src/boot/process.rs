@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, unbounded};
 
 use super::error::Error;
 use crate::balance::SLOTS_MAX;
@@ -71,29 +71,16 @@ impl Process {
         let (to_us, events) = unbounded();
         let published: Vec<_> =
             listeners.iter().map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
-        let mut workers = Vec::new();
         let mut subscribers = Vec::new();
-        for (n, listeners) in listeners.into_iter().enumerate() {
+        let mut mails = Vec::new();
+        for block in &published {
             let bell = bell()?;
             let (orders, inbox) = unbounded();
             let (subscriber, snapshots) = Subscriber::new(bell.clone());
             subscribers.push(subscriber);
-            let mail = Mail { snapshots, orders: inbox, published: published[n].clone() };
-            let shard = config.shard(n);
-            let place = (n, config.cores[n], bell.clone());
-            let thread = spawn(place, &to_us, move |driver, ready| async move {
-                let listeners = listeners
-                    .into_iter()
-                    .map(|listener| driver.listener(listener))
-                    .collect::<Result<Vec<_>, _>>()
-                    .map_err(|error| format!("cannot watch its listeners: {error}"))?;
-                ready();
-                Worker::new(driver, shard, listeners, mail).run().await;
-                Ok(())
-            })?;
-            workers.push(Staff { orders, bell, thread });
+            let mail = Mail { snapshots, orders: inbox, published: block.clone() };
+            mails.push((orders, bell, mail));
         }
-        await_ready(&events, workers.len())?;
 
         let bell = bell()?;
         let (orders, inbox) = unbounded();
@@ -111,8 +98,30 @@ impl Process {
             Ok(())
         })?;
         await_ready(&events, 1)?;
-        let running = workers.len();
         let control = Staff { orders, bell, thread };
+        if !config.backends.is_empty() {
+            // The first request must not find an empty set just because a worker was faster.
+            mails.iter().for_each(|(.., mail)| await_snapshot(mail));
+        }
+
+        let mut workers = Vec::new();
+        for (n, ((orders, bell, mail), listeners)) in mails.into_iter().zip(listeners).enumerate() {
+            let shard = config.shard(n);
+            let place = (n, config.cores[n], bell.clone());
+            let thread = spawn(place, &to_us, move |driver, ready| async move {
+                let listeners = listeners
+                    .into_iter()
+                    .map(|listener| driver.listener(listener))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|error| format!("cannot watch its listeners: {error}"))?;
+                ready();
+                Worker::new(driver, shard, listeners, mail).run().await;
+                Ok(())
+            })?;
+            workers.push(Staff { orders, bell, thread });
+        }
+        await_ready(&events, workers.len())?;
+        let running = workers.len();
         Ok(Self { workers, control, events, published, running })
     }
 
@@ -209,6 +218,14 @@ where
     thread.spawn(body).map_err(|error| Error::ThreadDied(name(n), error.to_string()))
 }
 
+/// Waits until there is a snapshot for a worker to begin with.
+fn await_snapshot(mail: &Mail) {
+    let mut select = Select::new();
+    select.recv(&mail.snapshots);
+    // Late is no error: the worker answers 503 until it comes.
+    let _ = select.ready_timeout(SNAPSHOT_PATIENCE);
+}
+
 /// Waits until `n` more threads are ready.
 fn await_ready(events: &Receiver<Event>, n: usize) -> Result<(), Error> {
     for _ in 0..n {
@@ -239,5 +256,7 @@ fn name(n: usize) -> String {
 
 const CONTROL: usize = usize::MAX;
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long workers wait for the static backends.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 /// The control core is told to end last; it may be in the middle of a resolution.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(1);

@@ -84,7 +84,7 @@ fn an_answer_we_cannot_trust_is_a_502() {
 fn a_request_we_cannot_trust_is_refused_and_never_sent() {
     let origin = Origin::start("a");
     let balancer = Balancer::before(&[(&origin, 50)], &[]);
-    let table: [(u16, &str); 14] = [
+    let table: [(u16, &str); 15] = [
         (400, "GET / HTTP/1.1\r\n\r\n"),
         (400, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
         (400, "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n"),
@@ -100,7 +100,8 @@ fn a_request_we_cannot_trust_is_refused_and_never_sent() {
         (400, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
         (501, "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"),
-        (501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (501, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: rot13\r\n\r\n"),
         (417, "POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nContent-Length: 0\r\n\r\n"),
     ];
     for (status, text) in table {

@@ -30,9 +30,10 @@ pub struct Refused {
 }
 
 impl Balancer {
-    /// `balancer run --listen 127.0.0.1:0 FLAGS…`, ready.
+    /// `balancer run --listen 127.0.0.1:0 --target-port 9 FLAGS…`, ready. Backends name their ports; one that does not
+    /// is sent to where nobody listens.
     pub fn run(flags: &[&str]) -> Self {
-        let all = [&["--listen", "127.0.0.1:0"], flags].concat();
+        let all = [&["--listen", "127.0.0.1:0", "--target-port", "9"], flags].concat();
         Self::try_run(&all, &[])
             .unwrap_or_else(|refused| panic!("balancer run {flags:?}: {refused:?}"))
     }
