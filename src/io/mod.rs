@@ -77,7 +77,8 @@ pub trait Stream: 'static {
     fn finish(&self);
     /// Makes the coming close a reset, so that the peer cannot mistake it for an orderly end.
     fn abort(&self);
-    /// Replaces the deadline; `None` removes it. Setting it clears [`Status::is_expired`]. Costs one store in most cases.
+    /// Replaces the deadline; `None` removes it. Setting it clears [`Status::is_expired`], unless it lies in the past:
+    /// then it has passed. Costs one store in most cases.
     fn set_deadline(&self, deadline: Option<Instant>);
     /// While a tag is set, events and expiry are reported through [`Io::poll_stirred`] and wake nobody else.
     fn watch(&self, tag: Option<u64>);
@@ -94,7 +95,7 @@ pub trait Listener: 'static {
 
 /// A deadline that belongs to no stream.
 pub trait Timer: 'static {
-    /// Replaces the deadline; `None` removes it.
+    /// Replaces the deadline; `None` removes it. One in the past has passed.
     fn set(&self, deadline: Option<Instant>);
     /// Ready once the deadline has passed; pending while none is set.
     fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()>;

@@ -167,11 +167,16 @@ impl Slots {
         }
     }
 
-    /// Sets or removes the deadline and forgets that an earlier one passed.
-    pub(super) fn set_deadline(&mut self, index: u32, deadline: Option<Instant>) {
+    /// Sets or removes the deadline and forgets that an earlier one passed. One that is not after `now` has passed.
+    pub(super) fn set_deadline(&mut self, index: u32, deadline: Option<Instant>, now: Instant) {
         let slot = &mut self.slots[index as usize];
         slot.bits &= !EXPIRED;
         slot.deadline_ns = deadline.map_or(NEVER, Instant::as_ns);
+        if slot.deadline_ns <= now.as_ns() {
+            slot.deadline_ns = NEVER;
+            slot.bits |= EXPIRED;
+            return;
+        }
         if slot.deadline_ns < slot.queued_ns {
             slot.queued_ns = slot.deadline_ns;
             self.queue.push(Reverse((slot.deadline_ns, index)));
@@ -251,6 +256,8 @@ mod tests {
         }
     }
 
+    const START: Instant = Instant::from_ns(0);
+
     fn at(ns: u64) -> Option<Instant> {
         Some(Instant::from_ns(ns))
     }
@@ -263,17 +270,29 @@ mod tests {
         let cx = Context::from_waker(&waker);
         let slot = slots.claim(0);
         assert!(slots.poll(slot, Interest::READ, &cx).0.is_pending());
-        slots.set_deadline(slot, at(100));
+        slots.set_deadline(slot, at(100), START);
         slots.expire(Instant::from_ns(99));
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
         slots.expire(Instant::from_ns(100));
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         assert!(slots.poll(slot, Interest::NONE, &cx).0.is_ready());
-        slots.set_deadline(slot, None);
+        slots.set_deadline(slot, None, START);
         assert!(!slots.has(slot, EXPIRED));
         slots.raise(slots.token(slot), READABLE);
         assert!(slots.poll(slot, Interest::WRITE, &cx).0.is_pending());
         assert!(slots.poll(slot, Interest::READ, &cx).0.is_ready());
+    }
+
+    #[test]
+    fn a_deadline_that_is_set_again_after_it_passed_has_passed() {
+        let mut slots = Slots::new();
+        let cx = Context::from_waker(Waker::noop());
+        let slot = slots.claim(0);
+        slots.set_deadline(slot, at(100), Instant::from_ns(100));
+        assert!(slots.poll(slot, Interest::NONE, &cx).0.is_ready());
+        assert_eq!(slots.next_deadline_ns(), None, "nothing is left to wait for");
+        slots.set_deadline(slot, at(100), Instant::from_ns(99));
+        assert!(slots.poll(slot, Interest::NONE, &cx).0.is_pending());
     }
 
     #[test]
@@ -295,18 +314,18 @@ mod tests {
         let mut slots = Slots::new();
         let slot = slots.claim(0);
         for n in 0..10_000 {
-            slots.set_deadline(slot, at(1_000 + n));
+            slots.set_deadline(slot, at(1_000 + n), START);
         }
         for _ in 0..10_000 {
             slots.release(slot);
             assert_eq!(slots.claim(0), slot);
-            slots.set_deadline(slot, at(20_000));
+            slots.set_deadline(slot, at(20_000), START);
         }
         assert_eq!(slots.queue.len(), 1);
         slots.expire(Instant::from_ns(1_000));
         assert!(!slots.has(slot, EXPIRED));
         assert_eq!(slots.next_deadline_ns(), Some(20_000));
-        slots.set_deadline(slot, at(5_000));
+        slots.set_deadline(slot, at(5_000), START);
         slots.expire(Instant::from_ns(5_000));
         assert!(slots.has(slot, EXPIRED));
         slots.expire(Instant::from_ns(30_000));
@@ -321,7 +340,7 @@ mod tests {
         let cx = Context::from_waker(&waker);
         let slot = slots.claim(0);
         slots.set_tag(slot, Some(7));
-        slots.set_deadline(slot, at(10));
+        slots.set_deadline(slot, at(10), START);
         let mut tags = Vec::new();
         assert!(slots.poll_stirred(&cx, &mut tags).is_pending());
         slots.raise(slots.token(slot), FINISHED | READABLE);

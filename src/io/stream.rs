@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use super::driver::Registered;
 use super::slots::{FINISHED, READABLE, RESET, WRITABLE};
-use super::{Interest, Listener, Status, Stream, Timer, socket};
+use super::{Interest, Io as _, Listener, Status, Stream, Timer, socket};
 use crate::time::Instant;
 
 /// A TCP connection, client's or backend's.
@@ -99,7 +99,8 @@ impl Stream for Socket {
     }
 
     fn set_deadline(&self, deadline: Option<Instant>) {
-        self.slot.with(|slots, index| slots.set_deadline(index, deadline));
+        let now = self.slot.driver().now();
+        self.slot.with(|slots, index| slots.set_deadline(index, deadline, now));
     }
 
     fn watch(&self, tag: Option<u64>) {
@@ -163,7 +164,8 @@ impl Deadline {
 
 impl Timer for Deadline {
     fn set(&self, deadline: Option<Instant>) {
-        self.slot.with(|slots, index| slots.set_deadline(index, deadline));
+        let now = self.slot.driver().now();
+        self.slot.with(|slots, index| slots.set_deadline(index, deadline, now));
     }
 
     fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -30,10 +30,12 @@ pub struct Refused {
 }
 
 impl Balancer {
-    /// `balancer run --listen 127.0.0.1:0 --target-port 9 FLAGS…`, ready. Backends name their ports; one that does not
+    /// `balancer run --listen 127.0.0.1:0 --target-port 9 FLAGS…`, ready; FLAGS may have another target port. Backends name their ports; one that does not
     /// is sent to where nobody listens.
     pub fn run(flags: &[&str]) -> Self {
-        let all = [&["--listen", "127.0.0.1:0", "--target-port", "9"], flags].concat();
+        let target_port: &[&str] =
+            if flags.contains(&"--target-port") { &[] } else { &["--target-port", "9"] };
+        let all = [&["--listen", "127.0.0.1:0"], target_port, flags].concat();
         Self::try_run(&all, &[])
             .unwrap_or_else(|refused| panic!("balancer run {flags:?}: {refused:?}"))
     }
