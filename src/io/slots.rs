@@ -92,6 +92,10 @@ impl Slots {
         self.slots[index as usize].bits &= !bits;
     }
 
+    pub(super) fn set(&mut self, index: u32, bits: u8) {
+        self.slots[index as usize].bits |= bits;
+    }
+
     pub(super) fn status(&self, index: u32) -> Status {
         let bits = self.slots[index as usize].bits;
         Status {

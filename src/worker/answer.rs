@@ -30,7 +30,7 @@ pub(super) async fn refuse<I: Io>(
     };
     begin(desk);
     answer::write(desk.down.lead(), &words);
-    deliver(shard, client, desk, false).await
+    deliver(shard, client, desk, Next::Linger).await
 }
 
 /// Answers a well-formed request that no backend answered. The connection goes on if nothing of the request is left
@@ -53,7 +53,12 @@ pub(super) async fn refuse_with<I: Io>(
     };
     begin(desk);
     answer::write(desk.down.lead(), &words);
-    deliver(shard, client, desk, keeps).await
+    let next = match keeps {
+        true => Next::Request,
+        false if plan.framing.is_empty() => Next::Close,
+        false => Next::Linger,
+    };
+    deliver(shard, client, desk, next).await
 }
 
 /// Answers OPTIONS or TRACE with `Max-Forwards: 0`: the request is meant for us (RFC 9110 §7.6.2).
@@ -73,7 +78,12 @@ pub(super) async fn as_final_recipient<I: Io>(
         }
         _ => answer::write_options(lead, &date, !keeps, keep_alive_10),
     }
-    deliver(shard, client, desk, keeps).await
+    let next = match keeps {
+        true => Next::Request,
+        false if plan.framing.is_empty() => Next::Close,
+        false => Next::Linger,
+    };
+    deliver(shard, client, desk, next).await
 }
 
 fn keeps_client<I: Io>(shard: &Shard<I>, plan: &RequestPlan) -> bool {
@@ -89,14 +99,13 @@ async fn deliver<I: Io>(
     shard: &Rc<Shard<I>>,
     client: &Client<I>,
     desk: &mut Desk,
-    keeps: bool,
+    next: Next,
 ) -> Next {
     shard.counters.add(Count::AnswersOwn, 1);
     client.stream.set_deadline(Some(shard.now() + shard.config.timeouts.write));
     let next = loop {
         match desk.down.flush(&desk.outbound, &client.stream) {
-            Pump::Done if keeps => break Next::Request,
-            Pump::Done => break Next::Close,
+            Pump::Done => break next,
             Pump::AwaitsSink => {
                 let status = wait::ready(&client.stream, Interest::WRITE).await;
                 if status.is_expired || status.is_reset {

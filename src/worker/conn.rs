@@ -83,8 +83,8 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
             Heading::Idle => return Some(client),
             Heading::Over => return None,
             Heading::Refused(reject) => {
-                if answer::refuse(&shard, &client, &mut desk, reject).await == Next::Close {
-                    close(&shard, &client.stream, &mut desk).await;
+                if answer::refuse(&shard, &client, &mut desk, reject).await == Next::Linger {
+                    linger(&shard, &client.stream, &mut desk).await;
                 }
                 return None;
             }
@@ -95,7 +95,15 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
         match next {
             Next::Request => {}
             Next::Close => {
-                close(&shard, &client.stream, &mut desk).await;
+                client.stream.finish();
+                // It may have sent more than we wanted to hear.
+                if !desk.inbound.is_empty() || client.stream.status().is_readable {
+                    linger(&shard, &client.stream, &mut desk).await;
+                }
+                return None;
+            }
+            Next::Linger => {
+                linger(&shard, &client.stream, &mut desk).await;
                 return None;
             }
             Next::Drop => return None,
@@ -171,14 +179,10 @@ async fn read_head<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk)
     heading
 }
 
-/// Closes after a complete response. With input left unread a plain close would send a reset, and that may destroy
-/// the response on its way (RFC 9112 §9.6): then we end our direction first and read on for a little while.
-pub(super) async fn close<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk) {
+/// Ends our direction and reads on for a little while: with input left unread, or still to come, a plain close sends
+/// a reset, and that may destroy the response on its way (RFC 9112 §9.6).
+async fn linger<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk) {
     stream.finish();
-    let status = stream.status();
-    if desk.inbound.is_empty() && (!status.is_readable || status.is_finished) {
-        return;
-    }
     stream.set_deadline(Some(shard.now() + LINGER));
     let mut drained = 0;
     while drained < LINGER_BYTES_MAX {

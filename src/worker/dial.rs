@@ -14,7 +14,6 @@ use super::shard::{Seat, Shard};
 use crate::balance::{self, Slot};
 use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
-use crate::time::Instant;
 
 /// A connection that one request may use.
 pub(super) struct Upstream<I: Io> {
@@ -84,7 +83,6 @@ struct Lane<I: Io> {
     seat: Seat<I>,
     address: usize,
     addresses_left: usize,
-    deadline: Instant,
 }
 
 /// Finds a connection for a request. Uses the client's deadline for the race.
@@ -217,9 +215,8 @@ fn connect<I: Io>(
         shard.counters.add(Count::Connects, 1);
         match shard.io.connect(to) {
             Ok(stream) => {
-                let deadline = shard.now() + shard.config.timeouts.connect;
-                stream.set_deadline(Some(deadline));
-                return Ok(Lane { stream, seat, address, addresses_left: left, deadline });
+                stream.set_deadline(Some(shard.now() + shard.config.timeouts.connect));
+                return Ok(Lane { stream, seat, address, addresses_left: left });
             }
             Err(error) => {
                 fault = Fault::from_io(Phase::Connect, &error);
@@ -240,18 +237,22 @@ enum Settled<I: Io> {
 }
 
 fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &mut Tries) -> Settled<I> {
-    let fault = match lane.stream.connected() {
-        Ok(()) if lane.stream.status().is_writable && !lane.stream.status().is_reset => {
-            lane.stream.set_deadline(None);
-            return Settled::Connected(Upstream {
-                stream: lane.stream,
-                seat: lane.seat,
-                is_reused: false,
-            });
+    let status = lane.stream.status();
+    let fault = if !status.is_writable && !status.is_reset {
+        Fault::new(Phase::Connect, Cause::Timeout)
+    } else {
+        match lane.stream.connected() {
+            Ok(()) if !status.is_reset => {
+                lane.stream.set_deadline(None);
+                return Settled::Connected(Upstream {
+                    stream: lane.stream,
+                    seat: lane.seat,
+                    is_reused: false,
+                });
+            }
+            Ok(()) => Fault::new(Phase::Connect, Cause::Reset),
+            Err(error) => Fault::from_io(Phase::Connect, &error),
         }
-        Ok(()) if shard.now() >= lane.deadline => Fault::new(Phase::Connect, Cause::Timeout),
-        Ok(()) => Fault::new(Phase::Connect, Cause::Reset),
-        Err(error) => Fault::from_io(Phase::Connect, &error),
     };
     shard.counters.add(Count::ConnectsFailed, 1);
     let slot = lane.seat.slot;

@@ -1,7 +1,7 @@
 //! One request, from its head to the last byte of its answer. The file to read first.
 //!
 //! [`exchange`] decides where the request goes and what becomes of failures; `converse` (in [`super::talk`]) carries
-//! one try. Whatever happens here ends in one of the four ways of [`Next`].
+//! one try. Whatever happens here ends in one of the ways of [`Next`].
 
 use std::rc::Rc;
 
@@ -25,8 +25,10 @@ use crate::metrics::Count;
 pub(super) enum Next {
     /// The next request may come, or is already here.
     Request,
-    /// It ends in good order.
+    /// It ends in good order: the request was read to its end.
     Close,
+    /// It ends, and the client may still be sending: its answer must survive that.
+    Linger,
     /// It ends now; nothing more can be said on it.
     Drop,
     /// It ends with a reset: an orderly end would look like the end of the response.
@@ -64,11 +66,11 @@ pub(super) async fn exchange<I: Io>(
         }
         let outcome = converse(shard, client, desk, &plan, &upstream.stream).await;
         let fault = match outcome {
-            Outcome::Delivered { is_reusable, keeps_client } => {
+            Outcome::Delivered { is_reusable, next } => {
                 if is_reusable {
                     put_back(shard, upstream);
                 }
-                return if keeps_client { Next::Request } else { Next::Close };
+                return next;
             }
             Outcome::Upgraded => {
                 shard.counters.add(Count::Tunnels, 1);

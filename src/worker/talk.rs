@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 
 use super::conn::Client;
 use super::desk::Desk;
+use super::exchange::Next;
 use super::fault::{Cause, Fault, Gone, Phase};
 use super::relay::Pump;
 use super::shard::Shard;
@@ -35,8 +36,8 @@ pub(super) enum Outcome {
     Delivered {
         /// The backend connection can carry another request.
         is_reusable: bool,
-        /// So can the client's.
-        keeps_client: bool,
+        /// What becomes of the client's.
+        next: Next,
     },
     /// The answer was a 101, and it is delivered.
     Upgraded,
@@ -172,7 +173,11 @@ impl<I: Io> Talk<'_, I> {
         let is_sent = self.upload == Upload::Sent;
         Err(Outcome::Delivered {
             is_reusable: is_sent && self.response.keep_alive && desk.outbound.is_empty(),
-            keeps_client: is_sent && self.keeps_client,
+            next: match (is_sent, self.keeps_client) {
+                (true, true) => Next::Request,
+                (true, false) => Next::Close,
+                (false, _) => Next::Linger,
+            },
         })
     }
 
@@ -209,7 +214,7 @@ impl<I: Io> Talk<'_, I> {
         match self.reply {
             Reply::Awaited => Outcome::Refused(reject),
             Reply::Relaying => Outcome::ClientGone(Gone::Left),
-            Reply::Delivered => Outcome::Delivered { is_reusable: false, keeps_client: false },
+            Reply::Delivered => Outcome::Delivered { is_reusable: false, next: Next::Linger },
         }
     }
 
@@ -384,7 +389,7 @@ impl<I: Io> Talk<'_, I> {
             return Err(match self.reply {
                 Reply::Awaited => self.failed(desk, Cause::Timeout),
                 Reply::Relaying => self.cut(desk, Cause::Timeout),
-                Reply::Delivered => Outcome::Delivered { is_reusable: false, keeps_client: false },
+                Reply::Delivered => Outcome::Delivered { is_reusable: false, next: Next::Linger },
             });
         }
         Ok(())
