@@ -17,4 +17,6 @@ mod runner;
 mod trace;
 mod weather;
 
+mod contract;
+mod contract_ends;
 mod determinism;
