@@ -8,15 +8,22 @@
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` sets how many each scenario runs, `SIM_TRACE=n` how many lines of
 //! what happened are shown after a failure.
 
+mod backend;
+mod client;
 mod driver;
 mod exec;
+mod house;
 mod io;
 mod kernel;
+mod ledger;
 mod peer;
 mod runner;
+mod toy;
 mod trace;
 mod weather;
+mod wire;
 
 mod contract;
 mod contract_ends;
 mod determinism;
+mod judging;
