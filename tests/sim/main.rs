@@ -27,3 +27,5 @@ mod contract;
 mod contract_ends;
 mod determinism;
 mod judging;
+
+mod scenarios;
