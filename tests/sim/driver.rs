@@ -151,21 +151,25 @@ impl Drivers {
         }
     }
 
-    /// Sets or removes a stream's deadline and forgets that an earlier one passed.
+    /// Sets or removes a stream's deadline and forgets that an earlier one passed. One that is not after `now` has
+    /// passed; nobody is woken for it.
     pub fn set_stream_deadline(&mut self, sid: Sid, at: Option<Instant>) {
+        let now = self.hosts[self.net.sockets[sid].host].now;
         let side = self.side(sid);
-        side.bits.is_expired = false;
-        if let Some(version) = side.deadline.set(at) {
-            self.arm(at, Alarm::Stream(sid, version));
+        let has_passed = at.is_some_and(|at| at <= now);
+        side.bits.is_expired = has_passed;
+        if let Some(version) = side.deadline.set(at.filter(|_| !has_passed)) {
+            self.arm(at.filter(|_| !has_passed), Alarm::Stream(sid, version));
         }
     }
 
-    /// Sets or removes a timer's deadline and forgets that an earlier one passed.
+    /// Sets or removes a timer's deadline, like [`set_stream_deadline`](Self::set_stream_deadline).
     pub fn set_timer(&mut self, tid: Tid, at: Option<Instant>) {
         let timer = &mut self.timers[tid];
-        timer.is_expired = false;
-        if let Some(version) = timer.deadline.set(at) {
-            self.arm(at, Alarm::Timer(tid, version));
+        let has_passed = at.is_some_and(|at| at <= self.hosts[timer.host].now);
+        timer.is_expired = has_passed;
+        if let Some(version) = timer.deadline.set(at.filter(|_| !has_passed)) {
+            self.arm(at.filter(|_| !has_passed), Alarm::Timer(tid, version));
         }
     }
 
