@@ -147,6 +147,7 @@ impl Stream for SimStream {
         if is_drained(&outcome, into.len()) && !is_sticky {
             bits.is_readable = false;
         }
+        remember_a_break(bits, &outcome);
         outcome
     }
 
@@ -162,6 +163,7 @@ impl Stream for SimStream {
         if is_drained(&outcome, asked) && !bits.is_reset {
             bits.is_writable = false;
         }
+        remember_a_break(bits, &outcome);
         outcome
     }
 
@@ -242,6 +244,14 @@ fn is_drained(outcome: &Result<usize>, asked: usize) -> bool {
     match outcome {
         Ok(n) => *n < asked,
         Err(error) => error.kind() == ErrorKind::WouldBlock,
+    }
+}
+
+/// The kernel tells an error once; the driver keeps it in mind for the other direction.
+fn remember_a_break(bits: &mut Status, outcome: &Result<usize>) {
+    if matches!(outcome, Err(error) if error.kind() != ErrorKind::WouldBlock) {
+        bits.is_reset = true;
+        bits.is_readable = true;
     }
 }
 

@@ -23,20 +23,6 @@ pub fn seeds(name: &str, count: u64, scenario: impl Fn(&Sim)) {
     }
 }
 
-/// A scenario that breaks the proxy as it stands: `defect` says why. It fails once the defect is gone, to become one
-/// of [`seeds`]. With `SIM_SEED` it is one of them already.
-pub fn broken_by(defect: &str, name: &str, count: u64, scenario: impl Fn(&Sim)) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| seeds(name, count, &scenario)));
-    match outcome {
-        Err(panic) if number("SIM_SEED").is_some() => resume_unwind(panic),
-        Err(_) => {}
-        Ok(()) => assert!(
-            number("SIM_SEED").is_some(),
-            "{name} holds now, so this is over: {defect}. Run it by `seeds` from here on."
-        ),
-    }
-}
-
 /// One seed of [`seeds`].
 pub fn run(name: &str, seed: u64, scenario: impl Fn(&Sim)) {
     count_panics();

@@ -10,7 +10,7 @@ use crate::exec::Outcome;
 use crate::kernel::Route;
 use crate::ledger::Heard;
 use crate::peer::sleep;
-use crate::runner::{broken_by, seeds};
+use crate::runner::seeds;
 use crate::wire::Broken;
 
 #[test]
@@ -97,9 +97,7 @@ fn many_dead_backends_do_not_hide_a_living_one() {
 /// RFC 9112 §9.6: the rest of the upload is still coming when we answer and close.
 #[test]
 fn an_answer_of_ours_in_the_middle_of_an_upload_arrives() {
-    let defect =
-        "conn::close trusts a clear readable bit although the client still owes body bytes";
-    broken_by(defect, "an_answer_of_ours_in_the_middle_of_an_upload_arrives", 200, |sim| {
+    seeds("an_answer_of_ours_in_the_middle_of_an_upload_arrives", 200, |sim| {
         let scene = Scene::new(sim, 1);
         scene.one(async |mut client: Client| {
             client.conn.stream.purge_on_reset();
@@ -179,24 +177,18 @@ fn an_answer_that_breaks_reaches_the_client_broken() {
 /// not pass for whole.
 #[test]
 fn a_reset_that_the_upload_notices_first_is_no_end_of_the_answer() {
-    let defect = "relay takes Ok(0) on a reset stream for the end of a close-delimited body";
-    broken_by(
-        defect,
-        "a_reset_that_the_upload_notices_first_is_no_end_of_the_answer",
-        400,
-        |sim| {
-            let scene = Scene::new(sim, 1);
-            scene.one(async |mut client: Client| {
-                let ask = client.plan("POST", 90_000, "len=3000&how=reset&as=close&early=1");
-                match client.ask(&ask).await {
-                    Heard::Broken { how: Broken::Cut | Broken::Reset, .. } => {}
-                    Heard::Answer(answer) if answer.status == 502 => {}
-                    other => panic!("{other:?}"),
-                }
-            });
-            scene.end();
-        },
-    );
+    seeds("a_reset_that_the_upload_notices_first_is_no_end_of_the_answer", 400, |sim| {
+        let scene = Scene::new(sim, 1);
+        scene.one(async |mut client: Client| {
+            let ask = client.plan("POST", 90_000, "len=3000&how=reset&as=close&early=1");
+            match client.ask(&ask).await {
+                Heard::Broken { how: Broken::Cut | Broken::Reset, .. } => {}
+                Heard::Answer(answer) if answer.status == 502 => {}
+                other => panic!("{other:?}"),
+            }
+        });
+        scene.end();
+    });
 }
 
 #[test]
