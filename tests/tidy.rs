@@ -84,11 +84,16 @@ const MAY_SLEEP: &str = "tests/support/wait.rs";
 
 const LINES_MAX: usize = 600;
 
+/// Modules under src that exist in test builds only.
+fn is_test_module(path: &str) -> bool {
+    path.ends_with("_tests.rs") || path == "src/control/fake.rs"
+}
+
 /// Every fault of one file, each with its path and line.
 fn judge(path: &str, text: &str) -> Vec<String> {
     let code = code_only(text);
     let own_end = tests_begin(&code);
-    let is_src = path.starts_with("src/") && !path.ends_with("/tests.rs");
+    let is_src = path.starts_with("src/") && !is_test_module(path);
     let mut faults = Vec::new();
     let mut fault = |line: usize, what: &str| faults.push(format!("{path}:{line}: {what}"));
 

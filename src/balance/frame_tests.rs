@@ -1,3 +1,5 @@
+//! Tables for `frame`: what of a hostile frame is believed.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tables for `roster`: slots, departures, addresses.
+
 use super::*;
 use crate::metrics::Published;
 

@@ -1,3 +1,5 @@
+//! The control core as a whole, on a fake `Io` in virtual time.
+
 use std::io::{self, ErrorKind};
 use std::task::Waker;
 

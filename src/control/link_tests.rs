@@ -1,3 +1,5 @@
+//! The agent link, byte by byte.
+
 use proptest::prelude::*;
 use tungstenite::handshake::derive_accept_key;
 

@@ -2,8 +2,8 @@
 //!
 //! glommio's own sockets cost a reschedule interrupt per completed poll and 8 to 11 syscalls per park (measured: 1.4 to
 //! 1.7 times nginx's CPU per request, against 0.7 to 0.9 for this driver), so its reactor never sees a socket and never
-//! parks. One task, [`Driver::drive`], is the parking place: it lets every other task run until none did, then blocks in
-//! `epoll_wait` until an event, a deadline, or a [`Bell`](wake::Bell).
+//! parks. One task, `drive`, is the parking place: it lets every other task run until none did, then blocks in
+//! `epoll_wait` until an event, a deadline, or a [`Bell`].
 //!
 //! While this driver runs, glommio's timers, files and channels are not served; nothing here uses them.
 //!

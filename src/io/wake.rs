@@ -1,6 +1,6 @@
 //! Waking a core from another thread, without a syscall while it is awake.
 //!
-//! The protocol, in one place. The sender puts its message where the core will look, then [`Bell::ring`]s: it marks the
+//! The protocol, in one place. The sender puts its message where the core will look, then rings ([`super::Bell::ring`]): it marks the
 //! alarm *pending*, passes a sequentially consistent fence, and writes to the eventfd only if the core says it is
 //! *asleep*. The core, before it blocks, says it is asleep, passes the same fence, and looks at *pending* once more. One of
 //! the two therefore always sees the other; a ring is never lost. The eventfd is edge-triggered and never read.
