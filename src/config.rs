@@ -36,6 +36,10 @@ pub struct Config {
     pub body_bytes_max: Option<u64>,
     /// Client connections of the whole process; further ones wait in the backlog.
     pub connections_max: usize,
+    /// Requests the whole process may have in flight to one backend, at least 1.
+    pub backend_inflight_max: Option<u32>,
+    /// Requests per core that may wait because every backend is at that limit.
+    pub queue_length_max: usize,
 }
 
 /// Where the deployment agent is and how patiently it is dialled.
@@ -81,6 +85,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// A tunnel in which nothing moves.
     pub tunnel: Duration,
+    /// A request that waits because every backend is busy (503).
+    pub queue: Duration,
     /// Requests in flight when we are told to stop.
     pub drain: Duration,
 }
@@ -95,6 +101,7 @@ impl Default for Timeouts {
             request: Duration::from_secs(30),
             write: Duration::from_secs(30),
             tunnel: Duration::from_secs(3600),
+            queue: Duration::from_secs(1),
             drain: Duration::from_secs(30),
         }
     }
@@ -115,18 +122,27 @@ pub struct ShardConfig {
     pub body_bytes_max: Option<u64>,
     /// Client connections this worker holds at most, at least 1.
     pub connections_max: usize,
+    /// Requests this worker may have in flight to one backend, at least 1.
+    pub backend_inflight_max: Option<u32>,
+    /// Requests that may wait here because every backend is at that limit.
+    pub queue_length_max: usize,
 }
 
 impl Config {
     /// The share of worker number `worker` (counted from 0 in core order). Divided limits are at least 1.
     pub fn shard(&self, worker: usize) -> ShardConfig {
+        let workers = self.cores.len().max(1);
         ShardConfig {
             worker,
             balance: self.balance,
             timeouts: self.timeouts,
             head: self.head,
             body_bytes_max: self.body_bytes_max,
-            connections_max: (self.connections_max / self.cores.len().max(1)).max(1),
+            connections_max: (self.connections_max / workers).max(1),
+            backend_inflight_max: self
+                .backend_inflight_max
+                .map(|limit| (limit / u32::try_from(workers).unwrap_or(u32::MAX)).max(1)),
+            queue_length_max: self.queue_length_max,
         }
     }
 }

@@ -19,6 +19,7 @@ pub enum Count {
     ClientsGone,
     Faults,
     Retries,
+    Queued,
     Connects,
     ConnectsFailed,
     PoolHits,
@@ -51,6 +52,11 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         "Failures of a backend: connect, head, or body.",
     ),
     (Count::Retries, "balancer_retries_total", "Requests sent once more after a fault."),
+    (
+        Count::Queued,
+        "balancer_queued_total",
+        "Requests that waited because every backend was busy.",
+    ),
     (Count::Connects, "balancer_upstream_connects_total", "Connections opened to backends."),
     (
         Count::ConnectsFailed,

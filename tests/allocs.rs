@@ -183,6 +183,8 @@ fn start_worker(origin: SocketAddr) -> Running {
                     head: Default::default(),
                     body_bytes_max: None,
                     connections_max: 100,
+                    backend_inflight_max: None,
+                    queue_length_max: 1024,
                 };
                 Worker::new(driver, config, vec![listener], mail).run().await;
             });

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use balancer::balance::{
-    Backend, Balance, Category, EXCLUDED_MAX, Picker, Score, Slot, Snapshot, Source,
+    Backend, Balance, Category, Choice, EXCLUDED_MAX, Picker, Score, Slot, Snapshot, Source,
 };
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
@@ -33,8 +33,15 @@ fn scored(scores: &[f64]) -> Snapshot {
     snapshot(scores.iter().enumerate().map(number).collect())
 }
 
+fn chosen(choice: Choice) -> Slot {
+    match choice {
+        Choice::Backend(slot) => slot,
+        other => panic!("somebody is free, and the pick was {other:?}"),
+    }
+}
+
 fn picker(balance: Balance, snapshot: &Snapshot) -> Picker {
-    let mut picker = Picker::new(balance);
+    let mut picker = Picker::new(balance, None);
     picker.apply(snapshot);
     picker
 }
@@ -58,7 +65,7 @@ fn closed_loop(
             now = ends;
             picker.end(Slot(slot));
         }
-        let slot = picker.pick(|| rng.random(), &[]).unwrap();
+        let slot = chosen(picker.pick(|| rng.random(), &[]));
         picker.begin(slot);
         served[slot.index()] += 1;
         let ends = now + service(slot.index(), &mut rng);
@@ -114,7 +121,7 @@ fn a_stuck_backend_holds_no_more_than_its_share() {
     let mut picker = picker(Balance::Bounded, &scored(&[50.0, 50.0, 50.0, 50.0]));
     let mut rng = SmallRng::seed_from_u64(7);
     for _ in 0..10_000 {
-        let slot = picker.pick(|| rng.random(), &[]).unwrap();
+        let slot = chosen(picker.pick(|| rng.random(), &[]));
         picker.begin(slot);
         if slot != Slot(0) {
             picker.end(slot);
@@ -134,7 +141,7 @@ fn of_two_busy_ones_the_idler_for_its_score_is_taken() {
     let mut rng = SmallRng::seed_from_u64(1);
     let mut seen = [0; 3];
     for _ in 0..1000 {
-        seen[picker.pick(|| rng.random(), &[]).unwrap().index()] += 1;
+        seen[chosen(picker.pick(|| rng.random(), &[])).index()] += 1;
     }
     assert!(seen[0] == 0 && seen[1] > 100 && seen[2] > 100, "{seen:?}");
 }
@@ -144,11 +151,11 @@ fn a_score_of_zero_is_asked_only_when_nobody_else_is_left() {
     let picker = picker(Balance::Bounded, &scored(&[0.0, 80.0, 0.001]));
     let mut rng = SmallRng::seed_from_u64(3);
     for _ in 0..10_000 {
-        assert_ne!(picker.pick(|| rng.random(), &[]), Some(Slot(0)));
+        assert_ne!(picker.pick(|| rng.random(), &[]), Choice::Backend(Slot(0)));
     }
-    assert_eq!(picker.pick(|| rng.random(), &[Slot(1)]), Some(Slot(2)));
-    assert_eq!(picker.pick(|| rng.random(), &[Slot(1), Slot(2)]), Some(Slot(0)));
-    assert_eq!(picker.pick(|| rng.random(), &[Slot(1), Slot(2), Slot(0)]), None);
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(1)]), Choice::Backend(Slot(2)));
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(1), Slot(2)]), Choice::Backend(Slot(0)));
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(1), Slot(2), Slot(0)]), Choice::Nobody);
 }
 
 #[test]
@@ -174,10 +181,10 @@ fn draining_and_unresolved_backends_are_never_asked() {
     let mut rng = SmallRng::seed_from_u64(9);
     assert_eq!(picker.eligible(), 1);
     for _ in 0..1000 {
-        assert_eq!(picker.pick(|| rng.random(), &[]), Some(Slot(2)));
+        assert_eq!(picker.pick(|| rng.random(), &[]), Choice::Backend(Slot(2)));
     }
-    assert_eq!(picker.pick(|| rng.random(), &[Slot(2)]), None);
-    assert_eq!(Picker::new(Balance::Bounded).pick(|| 0, &[Slot(4)]), None);
+    assert_eq!(picker.pick(|| rng.random(), &[Slot(2)]), Choice::Nobody);
+    assert_eq!(Picker::new(Balance::Bounded, None).pick(|| 0, &[Slot(4)]), Choice::Nobody);
 }
 
 #[test]
@@ -192,7 +199,7 @@ fn what_is_in_flight_survives_a_new_snapshot() {
     // And back again: it counts.
     picker.apply(&scored(&[50.0, 50.0, 50.0]));
     let mut rng = SmallRng::seed_from_u64(1);
-    assert!((0..1000).all(|_| picker.pick(|| rng.random(), &[]) != Some(Slot(0))));
+    assert!((0..1000).all(|_| picker.pick(|| rng.random(), &[]) != Choice::Backend(Slot(0))));
     picker.apply(&draining);
     // Slot 0 leaves the snapshot before its last request ended here.
     draining.backends.remove(0);
@@ -209,6 +216,29 @@ fn any_backend() -> impl Strategy<Value = (f64, Category, bool, u32)> {
     let score = prop_oneof![Just(0.0), Just(0.0001), Just(100.0), 0.0..=100.0];
     let category = prop_oneof![3 => Just(Category::Low), 1 => Just(Category::Sundown)];
     (score, category, prop::bool::weighted(0.8), 0u32..4)
+}
+
+/// Full backends are passed over whatever the draw says; when all are full there is nobody to go to, and a score of 0 is
+/// not somebody.
+#[test]
+fn a_limit_is_kept_and_moves_work_to_who_has_room() {
+    let mut rng = SmallRng::seed_from_u64(8);
+    for balance in [Balance::Bounded, Balance::WeightedRandom] {
+        let mut picker = Picker::new(balance, Some(4));
+        picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0]));
+        for _ in 0..12 {
+            let slot = chosen(picker.pick(|| rng.random(), &[]));
+            assert!(picker.in_flight(slot) < 4 && slot != Slot(3));
+            picker.begin(slot);
+        }
+        assert_eq!(picker.pick(|| rng.random(), &[]), Choice::Busy);
+        assert_eq!(picker.pick(|| rng.random(), &[Slot(0)]), Choice::Busy);
+        picker.end(Slot(2));
+        assert_eq!(picker.pick(|| rng.random(), &[]), Choice::Backend(Slot(2)));
+        assert_eq!(picker.pick(|| rng.random(), &[Slot(2)]), Choice::Busy);
+        picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0, 50.0]));
+        assert!((0..100).all(|_| chosen(picker.pick(|| rng.random(), &[])).0.is_multiple_of(2)));
+    }
 }
 
 proptest! {
@@ -237,8 +267,12 @@ proptest! {
             .collect();
         let mut draws = draws.into_iter().cycle();
         let pick = picker.pick(|| draws.next().unwrap(), &excluded);
-        match pick.and_then(|slot| candidates.iter().find(|b| b.slot == slot)) {
-            None => prop_assert!(pick.is_none() && candidates.is_empty()),
+        let found = match pick {
+            Choice::Backend(slot) => candidates.iter().find(|b| b.slot == slot),
+            Choice::Busy | Choice::Nobody => None,
+        };
+        match found {
+            None => prop_assert!(pick == Choice::Nobody && candidates.is_empty()),
             Some(chosen) => prop_assert!(
                 chosen.score.get() > 0.0 || candidates.iter().all(|b| b.score.get() == 0.0)
             ),

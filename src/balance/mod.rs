@@ -12,7 +12,7 @@ mod snapshot;
 pub use backend::{Backend, Category, Score, Slot};
 pub use backoff::Backoff;
 pub use frame::{BACKENDS_MAX, Flaw, Frame, Item, Refusal, split_name};
-pub use picker::{EXCLUDED_MAX, Picker};
+pub use picker::{Choice, EXCLUDED_MAX, Picker};
 pub use retry::{
     Failure, Obstacle, Phase, RETRIES_MAX, RETRIES_PER_SECOND_MIN, RetryBudget, Verdict,
 };

@@ -14,10 +14,23 @@
 use super::alias::{AliasTable, LEFT_OUT_MAX, LeftOut};
 use super::{Balance, Slot, Snapshot};
 
+/// What a pick came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The request goes there.
+    Backend(Slot),
+    /// Everybody it could go to is at its limit.
+    Busy,
+    /// There is nobody it could go to.
+    Nobody,
+}
+
 /// One core's choice of backends.
 #[derive(Debug)]
 pub struct Picker {
     balance: Balance,
+    /// Requests one backend may have in flight from this core.
+    limit: u32,
     /// Indexed by slot; never shrinks.
     seats: Vec<Seat>,
     /// Positive scores, then zero scores.
@@ -48,12 +61,15 @@ struct Tier {
     weights: Vec<u32>,
     /// Requests in flight to the rows together.
     load: u64,
+    /// Rows that are at the limit.
+    full: usize,
 }
 
 impl Picker {
-    /// A picker that knows nobody.
-    pub fn new(balance: Balance) -> Self {
-        Self { balance, seats: Vec::new(), tiers: Default::default(), in_flight: 0 }
+    /// A picker that knows nobody. `limit` is how many requests a backend may have in flight from this core, at least 1.
+    pub fn new(balance: Balance, limit: Option<u32>) -> Self {
+        let limit = limit.map_or(u32::MAX, |limit| limit.max(1));
+        Self { balance, limit, seats: Vec::new(), tiers: Default::default(), in_flight: 0 }
     }
 
     /// Takes over a new set. What is in flight stays in its slot, whoever is still listed. Linear in the set,
@@ -73,20 +89,26 @@ impl Picker {
             debug_assert_eq!(seat.place, None, "a slot stands twice in a snapshot");
             seat.place = Some(Place { tier: tier as u8, row });
             self.tiers[tier].load += u64::from(seat.in_flight);
+            self.tiers[tier].full += usize::from(seat.in_flight >= self.limit);
         }
         self.tiers.iter_mut().for_each(Tier::rebuild);
         self.check_invariants();
     }
 
     /// Chooses a backend for a request that already tried `exclude` (at most [`EXCLUDED_MAX`]). `draw` yields uniform
-    /// random numbers and is called once or twice. `None` when nobody outside `exclude` is eligible. The caller says
-    /// [`begin`](Self::begin) when the request goes there.
-    pub fn pick(&self, mut draw: impl FnMut() -> u64, exclude: &[Slot]) -> Option<Slot> {
+    /// random numbers and is called once or twice. The caller says [`begin`](Self::begin) when the request goes there.
+    pub fn pick(&self, mut draw: impl FnMut() -> u64, exclude: &[Slot]) -> Choice {
         debug_assert!(
             exclude.len() <= EXCLUDED_MAX,
             "a request fails on a bounded number of backends"
         );
-        (0..self.tiers.len()).find_map(|tier| self.pick_in(tier, &mut draw, exclude))
+        for tier in 0..self.tiers.len() {
+            match self.pick_in(tier, &mut draw, exclude) {
+                Choice::Nobody => {}
+                choice => return choice,
+            }
+        }
+        Choice::Nobody
     }
 
     /// A request went to `slot`.
@@ -95,7 +117,9 @@ impl Picker {
         seat.in_flight += 1;
         self.in_flight += 1;
         if let Some(place) = seat.place {
-            self.tiers[usize::from(place.tier)].load += 1;
+            let tier = &mut self.tiers[usize::from(place.tier)];
+            tier.load += 1;
+            tier.full += usize::from(seat.in_flight == self.limit);
         }
     }
 
@@ -103,10 +127,13 @@ impl Picker {
     pub fn end(&mut self, slot: Slot) {
         let seat = &mut self.seats[slot.index()];
         debug_assert!(seat.in_flight > 0, "an end without a begin");
+        let was_full = seat.in_flight == self.limit;
         seat.in_flight -= 1;
         self.in_flight -= 1;
         if let Some(place) = seat.place {
-            self.tiers[usize::from(place.tier)].load -= 1;
+            let tier = &mut self.tiers[usize::from(place.tier)];
+            tier.load -= 1;
+            tier.full -= usize::from(was_full);
         }
     }
 
@@ -130,19 +157,18 @@ impl Picker {
         self.tiers.iter().map(|tier| tier.table.len()).sum()
     }
 
-    fn pick_in(
-        &self,
-        tier: usize,
-        draw: &mut impl FnMut() -> u64,
-        exclude: &[Slot],
-    ) -> Option<Slot> {
-        let table = &self.tiers[tier].table;
+    fn pick_in(&self, tier: usize, draw: &mut impl FnMut() -> u64, exclude: &[Slot]) -> Choice {
+        let Tier { table, slots, full, .. } = &self.tiers[tier];
         let mut left_out = self.left_out(tier, exclude);
         let first = if left_out.is_empty() {
-            table.draw(draw())?
+            table.draw(draw())
         } else {
-            table.draw_without(draw(), left_out)?
+            table.draw_without(draw(), left_out)
         };
+        let Some(first) = first else { return Choice::Nobody };
+        if *full == slots.len() {
+            return Choice::Busy;
+        }
         let row = match self.balance {
             Balance::WeightedRandom => first,
             Balance::Bounded if self.is_within_share(tier, first) => first,
@@ -154,7 +180,24 @@ impl Picker {
                 }
             }
         };
-        Some(self.tiers[tier].slots[row as usize])
+        if self.has_room(tier, row) {
+            return Choice::Backend(slots[row as usize]);
+        }
+        self.idlest(tier, exclude)
+    }
+
+    /// The backend with the fewest in flight for its weight among those with room: a walk over all of them, taken only
+    /// when the draw fell on a full one.
+    fn idlest(&self, tier: usize, exclude: &[Slot]) -> Choice {
+        let rows = 0..self.tiers[tier].slots.len() as u32;
+        let slot = |row: u32| self.tiers[tier].slots[row as usize];
+        rows.filter(|&row| self.has_room(tier, row) && !exclude.contains(&slot(row)))
+            .reduce(|best, row| if self.is_idler(tier, row, best) { row } else { best })
+            .map_or(Choice::Busy, |row| Choice::Backend(slot(row)))
+    }
+
+    fn has_room(&self, tier: usize, row: u32) -> bool {
+        self.load(tier, row) < u64::from(self.limit)
     }
 
     /// The rows of `tier` that belong to `exclude`.
@@ -199,6 +242,8 @@ impl Picker {
                 let here = |seat: &&Seat| seat.place.is_some_and(|p| usize::from(p.tier) == number);
                 assert_eq!(tier.load, sum(&mut self.seats.iter().filter(here)));
                 assert_eq!(tier.table.len(), tier.slots.len());
+                let is_full = |seat: &&Seat| here(seat) && seat.in_flight >= self.limit;
+                assert_eq!(tier.full, self.seats.iter().filter(is_full).count());
                 for (row, slot) in tier.slots.iter().enumerate() {
                     let place = Place { tier: number as u8, row: row as u32 };
                     assert_eq!(self.seats[slot.index()].place, Some(place));
@@ -213,6 +258,7 @@ impl Tier {
         self.slots.clear();
         self.weights.clear();
         self.load = 0;
+        self.full = 0;
     }
 
     fn push(&mut self, slot: Slot, weight: u32) -> u32 {

@@ -130,6 +130,8 @@ mod tests {
             head: HeadLimits::default(),
             body_bytes_max: None,
             connections_max: 500,
+            backend_inflight_max: None,
+            queue_length_max: 1024,
         }
     }
 

@@ -40,6 +40,10 @@ pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, 
         timeouts: timeouts(&read)?,
         head: head(&read)?,
         body_bytes_max: read.one(&settings::MAX_BODY, values::size_or_unlimited)?.flatten(),
+        backend_inflight_max: inflight_max(&read)?,
+        queue_length_max: read
+            .one(&settings::QUEUE_LENGTH, |text| values::number(text, 0, QUEUE_MOST))?
+            .map_or(QUEUE_LENGTH, |length| length as usize),
     };
     let log = log(&read)?;
     refuse_strays(flags, "run")?;
@@ -200,6 +204,7 @@ fn timeouts(read: &Reader<'_>) -> Result<Timeouts, Error> {
         connect: time(&settings::CONNECT_TIMEOUT, default.connect)?,
         request: time(&settings::REQUEST_TIMEOUT, default.request)?,
         tunnel: time(&settings::TUNNEL_TIMEOUT, default.tunnel)?,
+        queue: time(&settings::QUEUE_TIMEOUT, default.queue)?,
         drain: time(&settings::DRAIN_TIMEOUT, default.drain)?,
         ..default
     })
@@ -254,6 +259,12 @@ fn connections_max(
     Ok(wish.unwrap_or_else(|| room.clamp(CONNECTIONS_LEAST, CONNECTIONS_DEFAULT_MOST)) as usize)
 }
 
+fn inflight_max(read: &Reader<'_>) -> Result<Option<u32>, Error> {
+    let number = |text: &str| values::number(text, 1, QUEUE_MOST);
+    // At most a million, so the number fits.
+    Ok(read.one(&settings::BACKEND_MAX_INFLIGHT, number)?.map(|limit| limit as u32))
+}
+
 fn log(read: &Reader<'_>) -> Result<String, Error> {
     Ok(read
         .one(&settings::LOG, values::log_filter)?
@@ -303,6 +314,10 @@ const AGENT_PORT: u16 = 80;
 /// What the deployment agent serves; a URL's explicit `/` is left alone.
 const AGENT_PATH: &str = "/ws";
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Requests that may wait or be in flight, at the most anybody may ask for.
+const QUEUE_MOST: u64 = 1_000_000;
+/// Requests that may wait per core unless somebody says otherwise.
+const QUEUE_LENGTH: usize = 1024;
 const CACHE_ENTRIES: u64 = 10_000;
 const CACHE_ENTRIES_MAX: u64 = 1_000_000_000;
 const HEAD_BYTES_MOST: u64 = 1 << 20;

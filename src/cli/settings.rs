@@ -247,6 +247,38 @@ pub const DRAIN_TIMEOUT: Setting = Setting {
     help: "Requests in flight when told to stop",
     ..TIMEOUT
 };
+/// `--queue-timeout`.
+pub const QUEUE_TIMEOUT: Setting = Setting {
+    flag: "queue-timeout",
+    env: "BALANCER_QUEUE_TIMEOUT",
+    default: "1s",
+    help: "A request that waits because every backend is busy",
+    ..TIMEOUT
+};
+/// `--queue-length`.
+pub const QUEUE_LENGTH: Setting = Setting {
+    flag: "queue-length",
+    value: "N",
+    env: "BALANCER_QUEUE_LENGTH",
+    default: "1024",
+    help: "Requests per core that may wait because every backend is busy",
+    noun: "a number of requests",
+    want: "a number from 0 to 1000000, for example 1024",
+    group: "Backends",
+    ..BLANK
+};
+/// `--backend-max-inflight`.
+pub const BACKEND_MAX_INFLIGHT: Setting = Setting {
+    flag: "backend-max-inflight",
+    value: "N",
+    env: "BALANCER_BACKEND_MAX_INFLIGHT",
+    default: "",
+    help: "Requests in flight to one backend, of the whole process; further ones wait in the queue",
+    noun: "a number of requests",
+    want: "a number from 1 to 1000000, for example 100",
+    group: "Backends",
+    ..BLANK
+};
 /// `--max-head-bytes`.
 pub const MAX_HEAD_BYTES: Setting = Setting {
     flag: "max-head-bytes",
@@ -341,6 +373,9 @@ pub const SETTINGS: &[&Setting] = &[
     &BODY_TIMEOUT,
     &TUNNEL_TIMEOUT,
     &DRAIN_TIMEOUT,
+    &BACKEND_MAX_INFLIGHT,
+    &QUEUE_LENGTH,
+    &QUEUE_TIMEOUT,
     &MAX_HEAD_BYTES,
     &MAX_FIELDS,
     &MAX_REQUEST_LINE,

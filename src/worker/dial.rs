@@ -10,8 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::fault::{Cause, Fault, Phase};
+use super::queue::Ticket;
 use super::shard::{Seat, Shard};
-use crate::balance::{self, Slot};
+use crate::balance::{self, Backend, Choice, Slot};
 use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
 
@@ -31,6 +32,10 @@ pub(super) enum Unreached {
     Failed(Fault),
     /// The client reset its connection meanwhile.
     Gone,
+    /// Everybody is busy, and so many wait already that this request may not.
+    QueueFull,
+    /// Everybody was busy until the queue's deadline.
+    QueueTimeout,
 }
 
 /// What one request has tried so far.
@@ -55,13 +60,19 @@ impl Tries {
         }
     }
 
+    /// What the client is told when there is nobody left to ask.
+    fn given_up(&self) -> Unreached {
+        self.last.map_or(Unreached::Nobody, Unreached::Failed)
+    }
+
     fn is_exhausted(&self) -> bool {
         self.excluded.last().is_some_and(Option::is_some)
     }
 
-    fn pick<I: Io>(&mut self, shard: &Rc<Shard<I>>, other: Option<Slot>) -> Option<Seat<I>> {
+    /// Takes a seat at a backend that was not tried yet and is not `other`.
+    fn pick<I: Io>(&mut self, shard: &Rc<Shard<I>>, other: Option<Slot>) -> Picked<I> {
         if self.is_exhausted() {
-            return None;
+            return Picked::Nobody;
         }
         let mut exclude = [Slot(0); FAILED_MAX + 1];
         let mut n = 0;
@@ -69,12 +80,26 @@ impl Tries {
             exclude[n] = slot;
             n += 1;
         }
-        Seat::pick(shard, &exclude[..n]).or_else(|| {
-            let again = self.failed.take().filter(|_| other.is_none())?;
-            let is_eligible = shard.with_backend(again, |b| b.is_eligible()).unwrap_or(false);
-            is_eligible.then(|| Seat::at(shard, again))
-        })
+        let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
+        match choice {
+            Choice::Backend(slot) => Picked::Seat(Seat::at(shard, slot)),
+            Choice::Busy => Picked::Busy,
+            Choice::Nobody => {
+                let again = self.failed.take().filter(|_| other.is_none());
+                let is_eligible =
+                    |slot: &Slot| shard.with_backend(*slot, Backend::is_eligible).unwrap_or(false);
+                again
+                    .filter(is_eligible)
+                    .map_or(Picked::Nobody, |slot| Picked::Seat(Seat::at(shard, slot)))
+            }
+        }
     }
+}
+
+enum Picked<I: Io> {
+    Seat(Seat<I>),
+    Busy,
+    Nobody,
 }
 
 /// One connect under way.
@@ -85,7 +110,7 @@ struct Lane<I: Io> {
     addresses_left: usize,
 }
 
-/// Finds a connection for a request. Uses the client's deadline for the race.
+/// Finds a connection for a request. Uses the client's deadline for the queue and for the race.
 pub(super) async fn reach<I: Io>(
     shard: &Rc<Shard<I>>,
     client: &I::Stream,
@@ -108,27 +133,29 @@ async fn race<I: Io>(
             lanes.swap(0, 1);
         }
         let runner = lanes[0].as_ref().map(|lane| lane.seat.slot);
-        if runner.is_none() || (is_rival_due && lanes[1].is_none()) {
-            is_rival_due = false;
-            match tries.pick(shard, runner) {
-                Some(seat) => {
-                    if let Some(stream) = pooled(shard, tries, seat.slot) {
-                        lose(shard, &mut lanes);
-                        return Ok(Upstream { stream, seat, is_reused: true });
-                    }
-                    match open(shard, seat) {
-                        Ok(lane) => lanes[usize::from(runner.is_some())] = Some(lane),
-                        Err((slot, fault)) => {
-                            tries.exclude(slot, fault);
-                            is_rival_due = runner.is_some();
-                            continue;
-                        }
-                    }
+        let seat = match runner {
+            None => Some(seat(shard, client, tries).await?),
+            Some(runner) if is_rival_due && lanes[1].is_none() => {
+                match tries.pick(shard, Some(runner)) {
+                    Picked::Seat(seat) => Some(seat),
+                    Picked::Busy | Picked::Nobody => None, // nobody to race with
                 }
-                None if runner.is_none() => {
-                    return Err(tries.last.map_or(Unreached::Nobody, Unreached::Failed));
+            }
+            Some(_) => None,
+        };
+        is_rival_due = false;
+        if let Some(seat) = seat {
+            if let Some(stream) = pooled(shard, tries, seat.slot) {
+                lose(shard, &mut lanes);
+                return Ok(Upstream { stream, seat, is_reused: true });
+            }
+            match open(shard, seat) {
+                Ok(lane) => lanes[usize::from(runner.is_some())] = Some(lane),
+                Err((slot, fault)) => {
+                    tries.exclude(slot, fault);
+                    is_rival_due = runner.is_some();
+                    continue;
                 }
-                None => {} // nobody to race with
             }
             if runner.is_none() {
                 client.set_deadline(Some(shard.now() + RACE_AFTER));
@@ -153,6 +180,53 @@ async fn race<I: Io>(
                 }
             }
         }
+    }
+}
+
+/// A seat at some backend; waits in the queue while everybody is busy. Uses the client's deadline.
+async fn seat<I: Io>(
+    shard: &Rc<Shard<I>>,
+    client: &I::Stream,
+    tries: &mut Tries,
+) -> Result<Seat<I>, Unreached> {
+    if shard.queue.borrow().is_empty() {
+        match tries.pick(shard, None) {
+            Picked::Seat(seat) => return Ok(seat),
+            Picked::Nobody => return Err(tries.given_up()),
+            Picked::Busy => {}
+        }
+    }
+    let Some(ticket) = shard.queue.borrow_mut().enter() else { return Err(Unreached::QueueFull) };
+    let place = Place { shard, ticket };
+    shard.counters.add(Count::Queued, 1);
+    client.set_deadline(Some(shard.now() + shard.config.timeouts.queue));
+    poll_fn(|cx| {
+        if shard.queue.borrow().is_front(place.ticket) {
+            match tries.pick(shard, None) {
+                Picked::Seat(seat) => return Poll::Ready(Ok(seat)),
+                Picked::Nobody => return Poll::Ready(Err(tries.given_up())),
+                Picked::Busy => {}
+            }
+        }
+        shard.queue.borrow_mut().await_turn(place.ticket, cx.waker());
+        match client.poll_ready(cx, Interest::NONE) {
+            Poll::Ready(status) if status.is_reset => Poll::Ready(Err(Unreached::Gone)),
+            Poll::Ready(_) => Poll::Ready(Err(Unreached::QueueTimeout)),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// A place in the queue, given up when dropped.
+struct Place<'a, I: Io> {
+    shard: &'a Shard<I>,
+    ticket: Ticket,
+}
+
+impl<I: Io> Drop for Place<'_, I> {
+    fn drop(&mut self) {
+        self.shard.queue.borrow_mut().leave(self.ticket);
     }
 }
 

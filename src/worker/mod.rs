@@ -5,6 +5,7 @@
 //! | `conn` | when a request has come, and when a connection ends |
 //! | `exchange` | where the request goes and what becomes of failures |
 //! | `dial` | which connection it gets |
+//! | `queue` | who goes next when everybody is busy |
 //! | `talk` | who moves when, who waits for whom and how long |
 //! | `relay` | body bytes across, backpressure |
 //! | `upstream` | which idle connections are kept |
@@ -17,6 +18,7 @@ mod desk;
 mod dial;
 mod exchange;
 mod fault;
+mod queue;
 mod recycle;
 mod relay;
 mod shard;

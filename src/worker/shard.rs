@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::desk::Desk;
+use super::queue::RequestQueue;
 use super::upstream::Pool;
 use crate::balance::{Backend, Picker, RetryBudget, Slot, Snapshot};
 use crate::config::ShardConfig;
@@ -21,6 +22,7 @@ pub(super) struct Shard<I: Io> {
     pub counters: Counters,
     pub picker: RefCell<Picker>,
     pub pool: RefCell<Pool<I::Stream>>,
+    pub queue: RefCell<RequestQueue>,
     pub retry_budget: RefCell<RetryBudget>,
     pub is_draining: Cell<bool>,
     snapshot: RefCell<Arc<Snapshot>>,
@@ -50,8 +52,9 @@ impl<I: Io> Shard<I> {
     pub(super) fn new(io: I, config: ShardConfig) -> Self {
         Self {
             counters: Counters::new(),
-            picker: RefCell::new(Picker::new(config.balance)),
+            picker: RefCell::new(Picker::new(config.balance, config.backend_inflight_max)),
             pool: RefCell::new(Pool::new()),
+            queue: RefCell::new(RequestQueue::new(config.queue_length_max)),
             retry_budget: RefCell::new(RetryBudget::new(io.now())),
             is_draining: Cell::new(false),
             snapshot: RefCell::new(Arc::new(Snapshot::empty())),
@@ -100,6 +103,7 @@ impl<I: Io> Shard<I> {
             }
         }
         self.picker.borrow_mut().apply(&snapshot);
+        self.queue.borrow().wake_front();
         *self.snapshot.borrow_mut() = snapshot;
     }
 
@@ -187,12 +191,6 @@ pub(super) struct Seat<I: Io> {
 }
 
 impl<I: Io> Seat<I> {
-    /// Picks a backend that is not in `exclude` and counts a request to it.
-    pub(super) fn pick(shard: &Rc<Shard<I>>, exclude: &[Slot]) -> Option<Self> {
-        let slot = shard.picker.borrow().pick(|| shard.io.draw(), exclude)?;
-        Some(Self::at(shard, slot))
-    }
-
     /// Counts a request to `slot`.
     pub(super) fn at(shard: &Rc<Shard<I>>, slot: Slot) -> Self {
         shard.picker.borrow_mut().begin(slot);
@@ -204,6 +202,7 @@ impl<I: Io> Seat<I> {
 impl<I: Io> Drop for Seat<I> {
     fn drop(&mut self) {
         self.shard.picker.borrow_mut().end(self.slot);
+        self.shard.queue.borrow().wake_front();
     }
 }
 

@@ -13,6 +13,7 @@ mod drain;
 mod frames;
 mod memory;
 mod pool;
+mod queue;
 mod real_parts;
 mod selftest;
 mod shares;

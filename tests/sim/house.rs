@@ -184,6 +184,8 @@ pub fn config() -> ShardConfig {
         head: balancer::http::HeadLimits::default(),
         body_bytes_max: Some(BODY_BYTES_MAX),
         connections_max: 1000,
+        backend_inflight_max: None,
+        queue_length_max: 1024,
     }
 }
 
