@@ -62,8 +62,13 @@ impl Buffer {
         self.start += n;
     }
 
-    /// Consumes `n` bytes and keeps them in place until [`release`](Self::release).
+    /// Consumes `n` bytes and keeps them until [`release`](Self::release), with room for a body behind them.
     pub(super) fn hold(&mut self, n: usize) {
+        if self.bytes.len() - (self.start + n) < ROOM_MIN {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
         self.held = self.start..self.start + n;
         self.consume(n);
         self.is_overwritten = false;
@@ -167,6 +172,24 @@ mod tests {
         assert!(buffer.rewind());
         assert_eq!(buffer.unread(), b"body and more");
         assert_eq!(buffer.held(), b"HEAD");
+    }
+
+    #[test]
+    fn a_head_that_ends_where_the_buffer_does_leaves_room_for_its_body() {
+        for end in 0..ROOM_MIN {
+            let mut buffer = Buffer::new(2 * ROOM_MIN);
+            fill(&mut buffer, &vec![b'.'; ROOM_MIN]);
+            buffer.consume(ROOM_MIN - 4);
+            fill(&mut buffer, &vec![b'h'; ROOM_MIN - end]);
+            buffer.consume(4);
+            buffer.hold(ROOM_MIN - end);
+            assert!(buffer.is_empty() && buffer.can_rewind());
+            fill(&mut buffer, b"body");
+            assert_eq!(
+                (buffer.held(), buffer.unread()),
+                (&vec![b'h'; ROOM_MIN - end][..], &b"body"[..])
+            );
+        }
     }
 
     #[test]
