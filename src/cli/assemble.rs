@@ -45,7 +45,7 @@ pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, 
             .one(&settings::QUEUE_LENGTH, |text| values::number(text, 0, QUEUE_MOST))?
             .map_or(QUEUE_LENGTH, |length| length as usize),
     };
-    let log = log(&read)?;
+    let log = log(&read, &settings::LOG, settings::LOG.default)?;
     refuse_strays(flags, "run")?;
     // Last: who wrote something wrong is to hear of that, and not of what he meant to write next.
     require_somewhere_to_go(&config)?;
@@ -57,13 +57,12 @@ pub(super) fn demo(flags: &ArgMatches, environment: &Environment) -> Result<Demo
     let sources = Sources::new(flags, environment)?;
     let read = Reader { sources: &sources };
     let length = read.one(&settings::FOR, |text| values::duration(text, DEMO_MIN, TIME_MAX))?;
-    let log = log(&read)?;
+    let is_quiet = flags.get_flag(QUIET);
+    let default = if is_quiet { QUIET_LOG } else { settings::DEMO_LOG.default };
+    let log = log(&read, &settings::DEMO_LOG, default)?;
     refuse_strays(flags, "demo")?;
-    Ok(Demo {
-        length: (!flags.get_flag(FOREVER)).then_some(length.unwrap_or(DEMO_LENGTH)),
-        is_quiet: flags.get_flag(QUIET),
-        log,
-    })
+    let length = (!flags.get_flag(FOREVER)).then_some(length.unwrap_or(DEMO_LENGTH));
+    Ok(Demo { length, is_quiet, log })
 }
 
 /// Reads settings one by one and refuses in their words.
@@ -265,10 +264,8 @@ fn inflight_max(read: &Reader<'_>) -> Result<Option<u32>, Error> {
     Ok(read.one(&settings::BACKEND_MAX_INFLIGHT, number)?.map(|limit| limit as u32))
 }
 
-fn log(read: &Reader<'_>) -> Result<String, Error> {
-    Ok(read
-        .one(&settings::LOG, values::log_filter)?
-        .unwrap_or_else(|| settings::LOG.default.to_owned()))
+fn log(read: &Reader<'_>, setting: &Setting, default: &str) -> Result<String, Error> {
+    Ok(read.one(setting, values::log_filter)?.unwrap_or_else(|| default.to_owned()))
 }
 
 fn values_in_force(read: &Reader<'_>) -> Result<Vec<Value>, Error> {
@@ -331,3 +328,4 @@ const DESCRIPTORS_OWN: u64 = 64;
 const DESCRIPTORS_PER_WORKER: u64 = 32;
 const DEMO_MIN: Duration = Duration::from_secs(1);
 const DEMO_LENGTH: Duration = Duration::from_secs(30);
+const QUIET_LOG: &str = "error";

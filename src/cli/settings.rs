@@ -340,6 +340,12 @@ pub const LOG: Setting = Setting {
     group: "Output",
     ..BLANK
 };
+/// `balancer demo --log`: its story is to stay readable, and what it breaks on purpose warns.
+pub const DEMO_LOG: Setting = Setting {
+    default: "warn",
+    help: "What is logged: a level, or target=level items; with --quiet errors alone",
+    ..LOG
+};
 /// `balancer demo --for`.
 pub const FOR: Setting = Setting {
     flag: "for",
@@ -383,4 +389,4 @@ pub const SETTINGS: &[&Setting] = &[
     &LOG,
 ];
 /// Every setting of `balancer demo`.
-pub const DEMO_SETTINGS: &[&Setting] = &[&FOR, &LOG];
+pub const DEMO_SETTINGS: &[&Setting] = &[&FOR, &DEMO_LOG];

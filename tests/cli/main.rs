@@ -369,14 +369,14 @@ fn demo() {
             other => panic!("{other:?}"),
         }
     };
-    let plain = Demo { length: Some(Duration::from_secs(30)), is_quiet: false, log: "info".into() };
+    let plain = Demo { length: Some(Duration::from_secs(30)), is_quiet: false, log: "warn".into() };
     assert_eq!(demo("", &[]), plain);
     assert_eq!(
         demo("--forever --quiet", &[]),
-        Demo { length: None, is_quiet: true, ..plain.clone() }
+        Demo { length: None, is_quiet: true, log: "error".into() }
     );
-    let short = Demo { length: Some(Duration::from_secs(5)), log: "warn".into(), ..plain };
-    assert_eq!(demo("--for 5s", &[("RUST_LOG", "warn")]), short);
+    let short = Demo { length: Some(Duration::from_secs(5)), log: "debug".into(), ..plain };
+    assert_eq!(demo("--for 5s", &[("RUST_LOG", "debug")]), short);
 }
 
 #[test]
