@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | roof | [`boot`], [`cli`] | argv, environment, threads |
+//! | roof | [`boot`], [`cli`], [`demo`] | argv, environment, threads |
 //! | house | [`worker`], [`control`] | one core's traffic; the agent link and name resolution |
 //! | door | [`io`] | glommio, epoll, sockets: the only floor with `unsafe` |
 //! | ground | [`http`], [`balance`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
@@ -16,6 +16,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod http;
 pub mod io;
 pub mod metrics;

@@ -1,26 +1,25 @@
 //! The program: parse arguments, boot, exit code. 0 clean, 1 host or start, 2 usage or configuration.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use balancer::cli::{self, Command, Environment};
+use balancer::demo::{self, Screen, Style};
 use balancer::{boot, io::host};
+use env_logger::Target;
 
 fn main() -> ExitCode {
     let environment = Environment::of_process(host::raise_limits().nofile);
     match cli::parse(std::env::args_os(), &environment) {
         Ok(Command::Run(run)) => serve(&run),
-        Ok(Command::Demo(demo)) => {
-            start_log(&demo.log);
-            fail("error: the demo is not built yet", 1)
-        }
+        Ok(Command::Demo(demo)) => show(&demo),
         Ok(Command::Text(text)) => print(&text),
         Err(error) => fail(error, cli::Error::EXIT_CODE),
     }
 }
 
 fn serve(run: &cli::Run) -> ExitCode {
-    start_log(&run.log);
+    start_log(&run.log, Target::Stderr);
     for warning in &run.warnings {
         eprintln!("warning: {warning}");
     }
@@ -30,9 +29,34 @@ fn serve(run: &cli::Run) -> ExitCode {
     }
 }
 
-/// The global logger, to stderr; colours only on a terminal and without NO_COLOR.
-fn start_log(filter: &str) {
-    env_logger::Builder::new().parse_filters(filter).init();
+/// The demo ends with 0 when everything it shows held, with 1 otherwise.
+fn show(demo: &cli::Demo) -> ExitCode {
+    let stdout = std::io::stdout();
+    let is_live = stdout.is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
+        && std::env::var_os("TERM").is_none_or(|text| text != "dumb");
+    let style = match (demo.is_quiet, is_live) {
+        (true, _) => Style::Quiet,
+        (false, true) => Style::Live,
+        (false, false) => Style::Plain,
+    };
+    let screen = Screen::new(style, Box::new(stdout));
+    let target = match style {
+        // On a terminal the log must keep out of the block that is rewritten.
+        Style::Live => Target::Pipe(Box::new(screen.log())),
+        Style::Plain | Style::Quiet => Target::Stderr,
+    };
+    start_log(&demo.log, target);
+    match demo::run(demo, &screen) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(error, 1),
+    }
+}
+
+/// The global logger; colours only on a terminal and without NO_COLOR.
+fn start_log(filter: &str, target: Target) {
+    env_logger::Builder::new().parse_filters(filter).target(target).init();
 }
 
 /// A reader that closed the pipe (`balancer --help | head -1`) is no error.
