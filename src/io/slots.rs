@@ -88,6 +88,10 @@ impl Slots {
         self.slots[index as usize].bits & bits != 0
     }
 
+    pub(super) fn set(&mut self, index: u32, bits: u8) {
+        self.slots[index as usize].bits |= bits;
+    }
+
     pub(super) fn clear(&mut self, index: u32, bits: u8) {
         self.slots[index as usize].bits &= !bits;
     }
@@ -240,6 +244,8 @@ pub(super) const WRITABLE: u8 = 2;
 pub(super) const FINISHED: u8 = 4;
 pub(super) const RESET: u8 = 8;
 pub(super) const EXPIRED: u8 = 16;
+/// A send was told of a reset. The kernel tells it once; whoever reads must hear it, too.
+pub(super) const BROKEN: u8 = 64;
 const WAITING: u8 = 32;
 
 const NEVER: u64 = u64::MAX;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use super::driver::Registered;
-use super::slots::{FINISHED, READABLE, RESET, WRITABLE};
+use super::slots::{BROKEN, FINISHED, READABLE, RESET, WRITABLE};
 use super::{Interest, Io as _, Listener, Status, Stream, Timer, socket};
 use crate::time::Instant;
 
@@ -50,6 +50,9 @@ impl Stream for Socket {
         }
         let outcome = socket::recv(self.fd.as_fd(), into);
         self.note(&outcome, into.len(), READABLE, FINISHED | RESET);
+        if matches!(outcome, Ok(0)) && self.slot.with(|slots, index| slots.has(index, BROKEN)) {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         outcome
     }
 
@@ -60,6 +63,12 @@ impl Stream for Socket {
         let asked = from.iter().map(|slice| slice.len()).sum();
         let outcome = socket::send(self.fd.as_fd(), from);
         self.note(&outcome, asked, WRITABLE, RESET);
+        // EPIPE comes after an orderly end (or after an error that was told already); the end stays one for who reads.
+        if let Err(error) = &outcome
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe)
+        {
+            self.slot.with(|slots, index| slots.set(index, BROKEN));
+        }
         outcome
     }
 

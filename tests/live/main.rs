@@ -10,6 +10,7 @@ mod agent_link;
 mod basics;
 mod breakage;
 mod drain;
+mod edges;
 mod frames;
 mod memory;
 mod pool;

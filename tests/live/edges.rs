@@ -1,0 +1,70 @@
+//! Where one side stops and the other goes on, byte by byte: a backend of plain sockets behind the real binary.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::support::balancer::Balancer;
+use crate::support::client::Client;
+use crate::support::wait;
+use crate::support::wire::{Break, Framing};
+
+/// A listener and a balancer with nobody else behind it.
+fn chain(flags: &[&str]) -> (TcpListener, Balancer) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.set_nonblocking(true).expect("a listener that does not block");
+    let authority = listener.local_addr().expect("an address").to_string();
+    let balancer = Balancer::run(&[&["--backend", &authority], flags].concat());
+    (listener, balancer)
+}
+
+/// The next connection of the balancer, with ten seconds of patience.
+fn accept(listener: &TcpListener) -> TcpStream {
+    let stream = wait::value("the balancer connects", PATIENCE, || {
+        listener.accept().ok().map(|(stream, _)| stream)
+    });
+    stream.set_nonblocking(false).expect("a stream that blocks");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Reads until `end` has come.
+fn read_to(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.windows(end.len()).any(|window| window == end) {
+        let n = stream.read(&mut buffer).expect("more bytes");
+        assert!(n > 0, "ended after {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&buffer[..n]);
+    }
+    seen
+}
+
+/// The close of `stream` is a reset.
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_reset_that_the_upload_meets_first_still_cuts_the_answer() {
+    // The kernel tells an error once. The upload is blocked, so it meets the reset before the answer does.
+    let (listener, balancer) = chain(&[]);
+    let mut client = Client::connect(balancer.address());
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 900000000\r\n\r\n")
+        .expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"\r\n\r\n");
+    client.set_write_patience(Duration::from_millis(300));
+    while client.send(&[b'x'; 65536]).is_ok() {}
+    backend.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").expect("written");
+    let (_, head, framing) = client.response_head("POST").expect("an early head");
+    assert_eq!((head.status(), framing), (200, Framing::Chunked));
+    reset(backend);
+    let ending = client.body(framing, |_| {});
+    assert!(matches!(ending, Err(Break::Truncated | Break::Reset)), "{ending:?}");
+}
