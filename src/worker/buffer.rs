@@ -91,8 +91,8 @@ impl Buffer {
         !self.is_overwritten
     }
 
-    /// Whether nothing was filled in or consumed behind the held bytes.
-    pub(super) fn is_untouched(&self) -> bool {
+    /// Whether nothing was consumed behind the held bytes.
+    pub(super) fn is_unconsumed(&self) -> bool {
         !self.is_overwritten && self.start == self.held.end
     }
 

@@ -155,7 +155,7 @@ fn may_retry<I: Io>(
         Framing::None => true,
         Framing::Length(_) => desk.inbound.can_rewind(),
         // Chunks are decoded in place: what has been read of them is no longer what the client sent.
-        _ => desk.inbound.is_untouched(),
+        _ => desk.inbound.is_unconsumed(),
     };
     let failure = Failure {
         phase: match (has_answered, desk.up.bytes_out()) {

@@ -94,6 +94,8 @@ struct Talk<'a, I: Io> {
     reply: Reply,
     response: ResponsePlan,
     keeps_client: bool,
+    /// Whether a byte of a response has come.
+    has_heard: bool,
     interims: u32,
     /// When the client last sent body bytes, took response bytes, and the backend last did anything it owes us.
     client_sent: Instant,
@@ -119,6 +121,7 @@ pub(super) async fn converse<I: Io>(
         reply: Reply::Awaited,
         response: ResponsePlan::default(),
         keeps_client: false,
+        has_heard: false,
         interims: 0,
         client_sent: now,
         client_took: now,
@@ -260,16 +263,17 @@ impl<I: Io> Talk<'_, I> {
                 return Ok(None);
             }
             Ok(None) => {}
-            Err(bad) => return Err(self.failed(desk, Cause::Malformed(bad))),
+            Err(bad) => return Err(self.failed(Cause::Malformed(bad))),
         }
         match self.upstream.recv(desk.outbound.spare()) {
-            Ok(0) => Err(self.failed(desk, Cause::Closed)),
+            Ok(0) => Err(self.failed(Cause::Closed)),
             Ok(n) => {
+                self.has_heard = true;
                 desk.outbound.filled(n);
                 Ok(None)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Some(Lack::Source)),
-            Err(_) => Err(self.failed(desk, Cause::Reset)),
+            Err(_) => Err(self.failed(Cause::Reset)),
         }
     }
 
@@ -281,13 +285,13 @@ impl<I: Io> Talk<'_, I> {
         });
         let response = match parsed {
             Ok(response) => response,
-            Err(bad) => return Err(self.failed(desk, Cause::Malformed(bad))),
+            Err(bad) => return Err(self.failed(Cause::Malformed(bad))),
         };
         let speaks_11 = desk.request.version == Version::Http11;
         if response.is_interim {
             self.interims += 1;
             if self.interims > INTERIMS_MAX {
-                return Err(self.failed(desk, Cause::Malformed(BadResponse::TooManyInterims)));
+                return Err(self.failed(Cause::Malformed(BadResponse::TooManyInterims)));
             }
             self.backend_moved = self.shard.now();
             // A complete head without keep-alive settles it for the connection.
@@ -340,15 +344,14 @@ impl<I: Io> Talk<'_, I> {
         if !desk.down.is_ended() && !desk.outbound.is_empty() {
             // What came with the head leaves with it.
             if let Err(fault) = desk.down.decode(&mut desk.outbound) {
-                return Err(self.failed(desk, Cause::Malformed(fault.into())));
+                return Err(self.failed(Cause::Malformed(fault.into())));
             }
         }
         Ok(())
     }
 
-    fn failed(&self, desk: &Desk, cause: Cause) -> Outcome {
-        let has_answered = self.interims > 0 || !desk.outbound.is_untouched();
-        Outcome::Failed { fault: Fault::new(Phase::Head, cause), has_answered }
+    fn failed(&self, cause: Cause) -> Outcome {
+        Outcome::Failed { fault: Fault::new(Phase::Head, cause), has_answered: self.has_heard }
     }
 
     fn cut(&self, desk: &Desk, cause: Cause) -> Outcome {
@@ -387,7 +390,7 @@ impl<I: Io> Talk<'_, I> {
         }
         if upstream.is_expired {
             return Err(match self.reply {
-                Reply::Awaited => self.failed(desk, Cause::Timeout),
+                Reply::Awaited => self.failed(Cause::Timeout),
                 Reply::Relaying => self.cut(desk, Cause::Timeout),
                 Reply::Delivered => Outcome::Delivered { is_reusable: false, next: Next::Linger },
             });

@@ -1,6 +1,6 @@
 //! Where one side stops and the other goes on, byte by byte: a backend of plain sockets behind the real binary.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ fn reset(stream: TcpStream) {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
 fn a_reset_that_the_upload_meets_first_still_cuts_the_answer() {
@@ -67,4 +68,24 @@ fn a_reset_that_the_upload_meets_first_still_cuts_the_answer() {
     reset(backend);
     let ending = client.body(framing, |_| {});
     assert!(matches!(ending, Err(Break::Truncated | Break::Reset)), "{ending:?}");
+}
+
+#[test]
+fn a_request_is_not_repeated_once_a_byte_of_an_answer_came() {
+    for begun in ["H", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nX Y: 1\r\n\r\n"] {
+        let (listener, balancer) = chain(&[]);
+        let mut client = Client::connect(balancer.address());
+        client.send(GET).expect("sent");
+        let mut backend = accept(&listener);
+        read_to(&mut backend, b"\r\n\r\n");
+        backend.write_all(begun.as_bytes()).expect("written");
+        drop(backend);
+        assert_eq!(
+            client.response("GET").expect("an answer of our own").status(),
+            502,
+            "{begun:?}"
+        );
+        let again = listener.accept().map(|_| ()).map_err(|error| error.kind());
+        assert_eq!(again, Err(ErrorKind::WouldBlock), "{begun:?} was followed by a second try");
+    }
 }
