@@ -53,12 +53,7 @@ pub(super) async fn refuse_with<I: Io>(
     };
     begin(desk);
     answer::write(desk.down.lead(), &words);
-    let next = match keeps {
-        true => Next::Request,
-        false if plan.framing.is_empty() => Next::Close,
-        false => Next::Linger,
-    };
-    deliver(shard, client, desk, next).await
+    deliver(shard, client, desk, next(plan, keeps)).await
 }
 
 /// Answers OPTIONS or TRACE with `Max-Forwards: 0`: the request is meant for us (RFC 9110 §7.6.2).
@@ -78,16 +73,20 @@ pub(super) async fn as_final_recipient<I: Io>(
         }
         _ => answer::write_options(lead, &date, !keeps, keep_alive_10),
     }
-    let next = match keeps {
-        true => Next::Request,
-        false if plan.framing.is_empty() => Next::Close,
-        false => Next::Linger,
-    };
-    deliver(shard, client, desk, next).await
+    deliver(shard, client, desk, next(plan, keeps)).await
 }
 
 fn keeps_client<I: Io>(shard: &Shard<I>, plan: &RequestPlan) -> bool {
     plan.keep_alive && plan.framing.is_empty() && !shard.is_draining.get()
+}
+
+/// A body that we did not take may still be on its way.
+fn next(plan: &RequestPlan, keeps: bool) -> Next {
+    match (keeps, plan.framing.is_empty()) {
+        (true, _) => Next::Request,
+        (false, true) => Next::Close,
+        (false, false) => Next::Linger,
+    }
 }
 
 fn begin(desk: &mut Desk) {
@@ -99,13 +98,13 @@ async fn deliver<I: Io>(
     shard: &Rc<Shard<I>>,
     client: &Client<I>,
     desk: &mut Desk,
-    next: Next,
+    then: Next,
 ) -> Next {
     shard.counters.add(Count::AnswersOwn, 1);
     client.stream.set_deadline(Some(shard.now() + shard.config.timeouts.write));
     let next = loop {
         match desk.down.flush(&desk.outbound, &client.stream) {
-            Pump::Done => break next,
+            Pump::Done => break then,
             Pump::AwaitsSink => {
                 let status = wait::ready(&client.stream, Interest::WRITE).await;
                 if status.is_expired || status.is_reset {

@@ -84,7 +84,7 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
             Heading::Over => return None,
             Heading::Refused(reject) => {
                 if answer::refuse(&shard, &client, &mut desk, reject).await == Next::Linger {
-                    linger(&shard, &client.stream, &mut desk).await;
+                    close(&shard, &client.stream, &mut desk, true).await;
                 }
                 return None;
             }
@@ -94,16 +94,8 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
         shard.counters.add(Count::BytesToClients, desk.down.bytes_out());
         match next {
             Next::Request => {}
-            Next::Close => {
-                client.stream.finish();
-                // It may have sent more than we wanted to hear.
-                if !desk.inbound.is_empty() || client.stream.status().is_readable {
-                    linger(&shard, &client.stream, &mut desk).await;
-                }
-                return None;
-            }
-            Next::Linger => {
-                linger(&shard, &client.stream, &mut desk).await;
+            Next::Close | Next::Linger => {
+                close(&shard, &client.stream, &mut desk, next == Next::Linger).await;
                 return None;
             }
             Next::Drop => return None,
@@ -179,18 +171,26 @@ async fn read_head<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk)
     heading
 }
 
-/// Ends our direction and reads on for a little while: with input left unread, or still to come, a plain close sends
-/// a reset, and that may destroy the response on its way (RFC 9112 §9.6).
-async fn linger<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk) {
+/// Closes after a complete response. With input left unread, or still to come, a plain close would send a reset, and
+/// that may destroy the response on its way (RFC 9112 §9.6): then we end our direction first and read on for a little
+/// while. `is_sending`: the client's message had not ended.
+async fn close<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk, is_sending: bool) {
     stream.finish();
+    let mut lingers = is_sending || !desk.inbound.is_empty();
+    if !lingers && !stream.status().is_readable {
+        return;
+    }
     stream.set_deadline(Some(shard.now() + LINGER));
     let mut drained = 0;
     while drained < LINGER_BYTES_MAX {
         desk.inbound.clear();
         match stream.recv(desk.inbound.spare()) {
             Ok(0) => return,
-            Ok(n) => drained += n,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Ok(n) => {
+                lingers = true;
+                drained += n;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && lingers => {
                 let status = wait::ready(stream, Interest::READ).await;
                 if status.is_expired || status.is_reset {
                     return;

@@ -27,7 +27,7 @@ pub(super) enum Next {
     Request,
     /// It ends in good order: the request was read to its end.
     Close,
-    /// It ends, and the client may still be sending: its answer must survive that.
+    /// The same, but the client may still be sending: what comes is read for a little while.
     Linger,
     /// It ends now; nothing more can be said on it.
     Drop,

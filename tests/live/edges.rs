@@ -89,3 +89,43 @@ fn a_request_is_not_repeated_once_a_byte_of_an_answer_came() {
         assert_eq!(again, Err(ErrorKind::WouldBlock), "{begun:?} was followed by a second try");
     }
 }
+
+#[test]
+fn an_answer_survives_a_body_that_is_still_being_sent() {
+    let (_listener, balancer) = chain(&["--max-body", "10"]);
+    let post = "POST / HTTP/1.1\r\nHost: test\r\n";
+    for (status, head) in [
+        (413, format!("{post}Content-Length: 100000\r\n\r\n")),
+        (400, format!("{post}Content-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n")),
+        (417, format!("{post}Expect: tea\r\nContent-Length: 9\r\n\r\n")),
+        (400, "GET / HTTP/1.1\nHo".to_owned()),
+    ] {
+        let mut client = Client::connect(balancer.address());
+        client.send(head.as_bytes()).expect("sent");
+        // We stopped reading after the head; what comes now must not cost the client its answer.
+        assert_eq!(client.any_head().expect("a head").status(), status);
+        for _ in 0..20 {
+            client.send(&[b'x'; 1000]).expect("the connection is still open");
+        }
+        client.finish();
+        // A reset would come before the body is read.
+        let mut rest = Vec::new();
+        client
+            .body(Framing::UntilClose, |piece| rest.extend_from_slice(piece))
+            .expect("an orderly end");
+        assert!(!rest.is_empty());
+    }
+}
+
+#[test]
+fn junk_and_a_half_close_behind_a_bad_request_do_not_cost_the_answer() {
+    let (_listener, balancer) = chain(&[]);
+    for _ in 0..20 {
+        let mut client = Client::connect(balancer.address());
+        let junk = [b"GET / HTTP/1.1\r\nX : 1\r\n\r\n".to_vec(), vec![b'x'; 100_000]].concat();
+        client.send(&junk).expect("sent");
+        client.finish();
+        assert_eq!(client.response("GET").expect("an answer").status(), 400);
+        client.end().expect("an orderly end");
+    }
+}
