@@ -65,6 +65,8 @@ pub(super) async fn exchange<I: Io>(
             }
         };
         if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream) {
+            // Nothing of the request has left us.
+            put_back(shard, upstream);
             return answer::refuse(shard, client, desk, reject).await;
         }
         let outcome = converse(shard, client, desk, &plan, &upstream.stream).await;
@@ -136,9 +138,13 @@ fn stage_request<I: Io>(
         forward::request_head(lead, &desk.request, desk.inbound.held(), &words);
     });
     debug_assert!(!lead.is_empty(), "a backend with a request in flight stays listed");
+    desk.up.limit(shard.config.body_bytes_max.unwrap_or(u64::MAX));
     desk.up.drop_listed_trailers(&desk.request.fields, desk.inbound.held());
     if !desk.up.is_ended() && !desk.inbound.is_empty() {
         desk.up.decode(&mut desk.inbound)?;
+        if desk.up.is_too_large() {
+            return Err(Reject::BodyTooLarge);
+        }
     }
     Ok(())
 }

@@ -33,6 +33,8 @@ pub(super) struct Flow {
     keeps_trailers: bool,
     bytes_in: u64,
     bytes_out: u64,
+    /// Body bytes it may carry.
+    bytes_max: u64,
 }
 
 /// Where a [`Flow`] stands when it can do no more for now.
@@ -54,6 +56,8 @@ pub(super) enum Pump {
     SinkFailed,
     /// The body is not what its framing promised.
     Malformed(BodyFault),
+    /// The body is larger than [`Flow::limit`] allows; nothing beyond the limit was written.
+    TooLarge,
 }
 
 impl Flow {
@@ -70,7 +74,18 @@ impl Flow {
         self.written = 0;
         self.bytes_in = 0;
         self.bytes_out = 0;
+        self.bytes_max = u64::MAX;
         self.is_ended = self.decoder.is_done();
+    }
+
+    /// Carries at most `bytes_max` body bytes of this message.
+    pub(super) fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Whether the body is larger than allowed, as far as it has been decoded or announced.
+    pub(super) fn is_too_large(&self) -> bool {
+        self.decoder.announced_bytes() > self.bytes_max
     }
 
     /// The bytes to go before the body; append to them only before the first [`pump`](Self::pump), or after a
@@ -118,6 +133,9 @@ impl Flow {
                 self.written_off();
                 if let Err(fault) = self.decode(buffer) {
                     return Pump::Malformed(fault);
+                }
+                if self.is_too_large() {
+                    return Pump::TooLarge;
                 }
             }
             match self.flush(buffer, sink) {

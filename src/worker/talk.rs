@@ -189,9 +189,6 @@ impl<I: Io> Talk<'_, I> {
             return Ok(Lack::Nothing);
         }
         let pump = desk.up.pump(self.client, &mut desk.inbound, self.upstream);
-        if self.shard.config.body_bytes_max.is_some_and(|limit| desk.up.bytes_in() > limit) {
-            return Err(self.refused(Reject::BodyTooLarge));
-        }
         match pump {
             Pump::Done => {
                 self.upload = Upload::Sent;
@@ -204,6 +201,7 @@ impl<I: Io> Talk<'_, I> {
             Pump::SourceShort => Err(self.refused(Reject::IncompleteBody)),
             Pump::SourceFailed => Err(Outcome::ClientGone(Gone::Left)),
             Pump::Malformed(fault) => Err(self.refused(fault.into())),
+            Pump::TooLarge => Err(self.refused(Reject::BodyTooLarge)),
             // It may have answered before it stopped reading: 413 and then a close is the usual case.
             Pump::SinkFailed => {
                 self.upload = Upload::Broken;
@@ -239,7 +237,8 @@ impl<I: Io> Talk<'_, I> {
             Pump::AwaitsSource => Ok(Lack::Source),
             Pump::AwaitsSink => Ok(Lack::Sink),
             Pump::Yields => Ok(Lack::Turn),
-            Pump::SourceShort => Err(self.cut(desk, Cause::Closed)),
+            // An answer has no limit.
+            Pump::SourceShort | Pump::TooLarge => Err(self.cut(desk, Cause::Closed)),
             Pump::SourceFailed => Err(self.cut(desk, Cause::Reset)),
             Pump::Malformed(fault) => Err(self.cut(desk, Cause::Malformed(fault.into()))),
             Pump::SinkFailed => Err(Outcome::ClientGone(Gone::Left)),

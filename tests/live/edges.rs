@@ -129,3 +129,24 @@ fn junk_and_a_half_close_behind_a_bad_request_do_not_cost_the_answer() {
         client.end().expect("an orderly end");
     }
 }
+
+#[test]
+fn a_chunked_body_over_the_limit_never_reaches_a_backend_whole() {
+    let (listener, balancer) = chain(&["--max-body", "10"]);
+    for body in
+        ["b\r\nhello world\r\n0\r\n\r\n", "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", "fffffff\r\n"]
+    {
+        let mut client = Client::connect(balancer.address());
+        let head = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.send(format!("{head}{body}").as_bytes()).expect("sent");
+        assert_eq!(client.response("POST").expect("an answer").status(), 413, "{body:?}");
+    }
+    let mut seen = Vec::new();
+    while let Ok((mut stream, _)) = listener.accept() {
+        stream.set_nonblocking(true).expect("a stream that does not block");
+        // An open connection ends in WouldBlock; what came before is what counts.
+        let _ = stream.read_to_end(&mut seen);
+    }
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(!seen.contains("0\r\n\r\n"), "{seen:?}");
+}
