@@ -53,15 +53,15 @@ pub(super) async fn exchange<I: Io>(
     loop {
         let upstream = match dial::reach(shard, &client.stream, &mut tries).await {
             Ok(upstream) => upstream,
-            Err(Unreached::Gone) => return gone(shard, Gone::Left),
-            Err(unreached) => {
-                let refusal = match unreached {
-                    Unreached::Failed(fault) => fault.refusal(),
-                    Unreached::QueueFull => Refusal::QueueFull,
-                    Unreached::QueueTimeout => Refusal::QueueTimeout,
-                    Unreached::Nobody | Unreached::Gone => Refusal::NoBackend,
-                };
-                return answer::refuse_with(shard, client, desk, &plan, refusal).await;
+            Err(Unreached::Nobody) => {
+                return answer::refuse_with(shard, client, desk, &plan, Refusal::NoBackend).await;
+            }
+            Err(Unreached::Failed(fault)) => {
+                return answer::refuse_with(shard, client, desk, &plan, fault.refusal()).await;
+            }
+            Err(Unreached::Gone) => {
+                shard.counters.add(Count::ClientsGone, 1);
+                return Next::Drop;
             }
         };
         if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream) {
@@ -85,7 +85,7 @@ pub(super) async fn exchange<I: Io>(
             Outcome::Refused(reject) => {
                 return answer::refuse(shard, client, desk, reject).await;
             }
-            Outcome::ClientGone(gone_how) => return gone(shard, gone_how),
+            Outcome::ClientGone(how) => return gone(shard, desk, how),
             Outcome::Cut { fault, is_end_marked } => {
                 note_fault(shard, fault);
                 return if is_end_marked { Next::Drop } else { Next::Cut };
@@ -197,7 +197,12 @@ fn note_fault<I: Io>(shard: &Shard<I>, fault: Fault) {
     shard.counters.add(Count::Faults, 1);
 }
 
-fn gone<I: Io>(shard: &Shard<I>, _how: Gone) -> Next {
+/// The client may still read what is on its way to it: an end must not make that look whole. One that takes nothing
+/// is reset, so that the kernel does not go on offering it what we sent.
+fn gone<I: Io>(shard: &Shard<I>, desk: &Desk, how: Gone) -> Next {
     shard.counters.add(Count::ClientsGone, 1);
-    Next::Drop
+    match how {
+        Gone::Left if desk.down.marks_its_end() => Next::Drop,
+        Gone::Left | Gone::Slow => Next::Cut,
+    }
 }

@@ -150,3 +150,18 @@ fn a_chunked_body_over_the_limit_never_reaches_a_backend_whole() {
     let seen = String::from_utf8_lossy(&seen);
     assert!(!seen.contains("0\r\n\r\n"), "{seen:?}");
 }
+
+#[test]
+fn an_old_client_that_falls_silent_is_not_given_an_orderly_end() {
+    // Only the close marks the end of what a 1.0 client reads: it must be a reset when the answer is not whole.
+    let (listener, balancer) = chain(&["--body-timeout", "300ms"]);
+    let mut client = Client::connect(balancer.address());
+    client.send(b"POST / HTTP/1.0\r\nHost: test\r\nContent-Length: 9\r\n\r\nhal").expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"hal");
+    backend.write_all(b"HTTP/1.1 200 OK\r\n\r\nthe first half").expect("written");
+    let (_, _, framing) = client.response_head("POST").expect("an early head");
+    assert_eq!(framing, Framing::UntilClose);
+    let ending = client.body(framing, |_| {});
+    assert!(matches!(ending, Err(Break::Reset)), "{ending:?}");
+}
