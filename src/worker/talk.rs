@@ -10,10 +10,12 @@
 //! | client | it does not take its answer | `timeouts.write` | the end |
 //! | backend | it owes a head, body bytes, or does not read | `timeouts.request` | 504, or a cut |
 //!
-//! The backend's clock stands still while the client is sending. A head that drips does not restart it; a complete
-//! interim response does.
+//! Each clock runs only while its side is the one that is waited for, and begins anew with every move of that side and
+//! whenever the wait for it begins. The backend's stands still while the client is sending, and a head that drips does
+//! not restart it; a complete one does. A client that waits for a 100 owes nothing: the backend does.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use super::conn::Client;
 use super::desk::Desk;
@@ -97,10 +99,32 @@ struct Talk<'a, I: Io> {
     /// Whether a byte of a response has come.
     has_heard: bool,
     interims: u32,
-    /// When the client last sent body bytes, took response bytes, and the backend last did anything it owes us.
-    client_sent: Instant,
-    client_took: Instant,
-    backend_moved: Instant,
+    /// Whether a whole response head has come since the last turn.
+    has_head_come: bool,
+    /// Whether the client was told to go on with its body.
+    has_gone_ahead: bool,
+    /// For body bytes of the client, for its taking of the answer, for anything the backend owes us.
+    body_clock: Clock,
+    write_clock: Clock,
+    backend_clock: Clock,
+}
+
+/// Since when somebody has been waited for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Clock(Option<Instant>);
+
+impl Clock {
+    fn run(&mut self, is_awaited: bool, has_moved: bool, now: Instant) {
+        self.0 = match self.0 {
+            _ if !is_awaited => None,
+            Some(since) if !has_moved => Some(since),
+            _ => Some(now),
+        };
+    }
+
+    fn by(self, limit: Duration) -> Option<Instant> {
+        self.0.map(|since| since + limit)
+    }
 }
 
 /// Sends the request staged in `desk.up` on `upstream` and relays the answer.
@@ -111,7 +135,6 @@ pub(super) async fn converse<I: Io>(
     plan: &RequestPlan,
     upstream: &I::Stream,
 ) -> Outcome {
-    let now = shard.now();
     let mut talk = Talk {
         shard,
         client: &client.stream,
@@ -123,9 +146,11 @@ pub(super) async fn converse<I: Io>(
         keeps_client: false,
         has_heard: false,
         interims: 0,
-        client_sent: now,
-        client_took: now,
-        backend_moved: now,
+        has_head_come: false,
+        has_gone_ahead: false,
+        body_clock: Clock::default(),
+        write_clock: Clock::default(),
+        backend_clock: Clock::default(),
     };
     desk.outbound.clear();
     desk.scan.reset();
@@ -148,15 +173,14 @@ impl<I: Io> Talk<'_, I> {
         let up = self.upload(desk)?;
         let down = self.download(desk)?;
         let now = self.shard.now();
-        if desk.up.bytes_in() != sent {
-            self.client_sent = now;
-        }
-        if desk.down.bytes_out() != took {
-            self.client_took = now;
-        }
-        if desk.up.bytes_out() != read || desk.down.bytes_in() != got || down == Lack::Sink {
-            self.backend_moved = now;
-        }
+        let awaits_body = up == Lack::Source && !self.awaits_go_ahead(desk);
+        let awaits_taker = down == Lack::Sink;
+        let has_backend_moved = desk.up.bytes_out() != read
+            || desk.down.bytes_in() != got
+            || std::mem::take(&mut self.has_head_come);
+        self.body_clock.run(awaits_body, desk.up.bytes_in() != sent, now);
+        self.write_clock.run(awaits_taker, desk.down.bytes_out() != took, now);
+        self.backend_clock.run(!awaits_body && !awaits_taker, has_backend_moved, now);
         if self.reply == Reply::Delivered {
             self.end_if_over(desk)?;
         }
@@ -165,6 +189,14 @@ impl<I: Io> Talk<'_, I> {
             return Ok(());
         }
         self.wait(desk, up, down).await
+    }
+
+    /// Whether the client holds its body back until it is told to go on (RFC 9110 §10.1.1).
+    fn awaits_go_ahead(&self, desk: &Desk) -> bool {
+        self.plan.expects_continue
+            && !self.has_gone_ahead
+            && self.reply == Reply::Awaited
+            && desk.up.bytes_in() == 0
     }
 
     /// The answer is delivered; is there anything left to do for the request?
@@ -192,7 +224,6 @@ impl<I: Io> Talk<'_, I> {
         match pump {
             Pump::Done => {
                 self.upload = Upload::Sent;
-                self.backend_moved = self.shard.now();
                 Ok(Lack::Nothing)
             }
             Pump::AwaitsSource => Ok(Lack::Source),
@@ -286,13 +317,14 @@ impl<I: Io> Talk<'_, I> {
             Ok(response) => response,
             Err(bad) => return Err(self.failed(Cause::Malformed(bad))),
         };
+        self.has_head_come = true;
         let speaks_11 = desk.request.version == Version::Http11;
         if response.is_interim {
             self.interims += 1;
             if self.interims > INTERIMS_MAX {
                 return Err(self.failed(Cause::Malformed(BadResponse::TooManyInterims)));
             }
-            self.backend_moved = self.shard.now();
+            self.has_gone_ahead |= desk.response.status == 100;
             // A complete head without keep-alive settles it for the connection.
             self.response.keep_alive = response.keep_alive;
             if speaks_11 {
@@ -365,16 +397,14 @@ impl<I: Io> Talk<'_, I> {
         let of_client = Interest { read: up == Lack::Source, write: down == Lack::Sink };
         let of_upstream = Interest { read: down == Lack::Source, write: up == Lack::Sink };
         let timeouts = &self.shard.config.timeouts;
-        let read_by = of_client.read.then(|| self.client_sent + timeouts.body);
-        let write_by = of_client.write.then(|| self.client_took + timeouts.write);
+        let read_by = self.body_clock.by(timeouts.body);
+        let write_by = self.write_clock.by(timeouts.write);
         let client_by = match (read_by, write_by) {
             (Some(read_by), Some(write_by)) => Some(read_by.min(write_by)),
             (one, other) => one.or(other),
         };
-        let waits_for_backend = !of_client.read && !of_client.write;
-        let backend_by = waits_for_backend.then(|| self.backend_moved + timeouts.request);
         self.client.set_deadline(client_by);
-        self.upstream.set_deadline(backend_by);
+        self.upstream.set_deadline(self.backend_clock.by(timeouts.request));
         let (client, upstream) =
             wait::either(self.client, of_client, self.upstream, of_upstream).await;
         if client.is_reset {

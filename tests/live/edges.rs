@@ -165,3 +165,76 @@ fn an_old_client_that_falls_silent_is_not_given_an_orderly_end() {
     let ending = client.body(framing, |_| {});
     assert!(matches!(ending, Err(Break::Reset)), "{ending:?}");
 }
+
+/// Half a timeout of 1 s and more: two of them are longer than one.
+fn most_of_a_timeout() {
+    assert!(!wait::happens(Duration::from_millis(650), || false));
+}
+
+#[test]
+fn each_clock_runs_only_while_its_side_is_waited_for() {
+    let (listener, balancer) = chain(&["--request-timeout", "1s", "--body-timeout", "1s"]);
+    // The body's first byte may take as long as the head did.
+    let mut client = Client::connect(balancer.address());
+    client.send(GET).expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"\r\n\r\n");
+    most_of_a_timeout();
+    backend.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").expect("written");
+    most_of_a_timeout();
+    backend.write_all(b"hello").expect("written");
+    assert_eq!(client.response("GET").expect("whole").text(), "hello");
+    // The request's first byte came late, the answer's clock begins with its last.
+    client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\na").expect("sent");
+    read_to(&mut backend, b"\r\n\r\na");
+    most_of_a_timeout();
+    client.send(b"b").expect("sent");
+    read_to(&mut backend, b"b");
+    most_of_a_timeout();
+    client.send(b"c").expect("sent");
+    read_to(&mut backend, b"c");
+    most_of_a_timeout();
+    backend.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+    assert_eq!(client.response("POST").expect("whole").status(), 204);
+}
+
+#[test]
+fn a_client_that_waits_for_100_is_not_the_silent_one() {
+    let (listener, balancer) = chain(&["--request-timeout", "5s", "--body-timeout", "300ms"]);
+    let mut client = Client::connect(balancer.address());
+    client
+        .send(b"PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"\r\n\r\n");
+    most_of_a_timeout();
+    backend.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("written");
+    assert_eq!(client.any_head().expect("an interim head").status(), 100);
+    client.send(b"hello").expect("sent");
+    read_to(&mut backend, b"hello");
+    backend.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+    assert_eq!(client.response("PUT").expect("an answer").status(), 204);
+    // Once told to go on it is.
+    client
+        .send(b"PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .expect("sent");
+    read_to(&mut backend, b"\r\n\r\n");
+    backend.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("written");
+    assert_eq!(client.response("PUT").expect("an answer").status(), 408);
+}
+
+#[test]
+fn a_backend_held_up_by_a_slow_upload_has_its_whole_timeout() {
+    // While the backend does not read, the client is not waited for; when it reads on, the client's time begins.
+    let (listener, balancer) = chain(&["--request-timeout", "5s", "--body-timeout", "500ms"]);
+    let mut client = Client::connect(balancer.address());
+    client
+        .send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 900000000\r\n\r\n")
+        .expect("sent");
+    let mut backend = accept(&listener);
+    client.set_write_patience(Duration::from_millis(300));
+    while client.send(&[b'x'; 65536]).is_ok() {}
+    most_of_a_timeout();
+    backend.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("written");
+    assert_eq!(client.any_head().expect("still there").status(), 100);
+}
