@@ -103,6 +103,8 @@ struct Talk<'a, I: Io> {
     has_head_come: bool,
     /// Whether the client was told to go on with its body.
     has_gone_ahead: bool,
+    /// Whether the answer came while the client held its body back.
+    is_body_withheld: bool,
     /// For body bytes of the client, for its taking of the answer, for anything the backend owes us.
     body_clock: Clock,
     write_clock: Clock,
@@ -148,6 +150,7 @@ pub(super) async fn converse<I: Io>(
         interims: 0,
         has_head_come: false,
         has_gone_ahead: false,
+        is_body_withheld: false,
         body_clock: Clock::default(),
         write_clock: Clock::default(),
         backend_clock: Clock::default(),
@@ -202,7 +205,8 @@ impl<I: Io> Talk<'_, I> {
     /// The answer is delivered; is there anything left to do for the request?
     fn end_if_over(&self, desk: &Desk) -> Result<(), Outcome> {
         let ends_upstream = !self.response.keep_alive || self.upstream.status().is_finished;
-        if self.upload == Upload::Open && !ends_upstream {
+        let is_withheld = self.is_body_withheld && desk.up.bytes_in() == 0;
+        if self.upload == Upload::Open && !ends_upstream && !is_withheld {
             return Ok(());
         }
         let is_sent = self.upload == Upload::Sent;
@@ -333,6 +337,7 @@ impl<I: Io> Talk<'_, I> {
             desk.outbound.release();
             return Ok(());
         }
+        self.is_body_withheld = self.awaits_go_ahead(desk);
         let had_interim_close = self.interims > 0 && !self.response.keep_alive;
         self.response = response;
         self.response.keep_alive &= !had_interim_close;
@@ -347,7 +352,8 @@ impl<I: Io> Talk<'_, I> {
             !speaks_11 && matches!(source, Framing::Chunked | Framing::UntilClose);
         let can_finish_upload = match self.upload {
             Upload::Sent => true,
-            Upload::Open => self.response.keep_alive,
+            // Nobody could tell whether the next bytes are the body after all, or another request.
+            Upload::Open => self.response.keep_alive && !self.is_body_withheld,
             Upload::Broken => false,
         };
         self.keeps_client = self.plan.keep_alive

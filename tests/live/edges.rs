@@ -238,3 +238,21 @@ fn a_backend_held_up_by_a_slow_upload_has_its_whole_timeout() {
     backend.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("written");
     assert_eq!(client.any_head().expect("still there").status(), 100);
 }
+
+#[test]
+fn a_final_answer_instead_of_100_ends_the_matter() {
+    let (listener, balancer) = chain(&[]);
+    let mut client = Client::connect(balancer.address());
+    client
+        .send(b"PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"\r\n\r\n");
+    backend.write_all(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n").expect("written");
+    let answer = client.response("PUT").expect("an answer");
+    // Whether the body follows is now up to the client; nobody has to guess what its next bytes are.
+    assert!(answer.head.lists("connection", "close"), "{:?}", answer.head);
+    client.set_patience(Duration::from_secs(3));
+    client.end().expect("an end, sooner than the body's timeout");
+    assert_eq!(backend.read(&mut [0]).expect("the end"), 0, "half a request is on this connection");
+}
