@@ -204,7 +204,9 @@ impl<I: Io> Talk<'_, I> {
 
     /// The answer is delivered; is there anything left to do for the request?
     fn end_if_over(&self, desk: &Desk) -> Result<(), Outcome> {
-        let ends_upstream = !self.response.keep_alive || self.upstream.status().is_finished;
+        // An announced close is none yet: the backend may read to the end of the request. One that has ended, or says
+        // more than it was asked, does not.
+        let ends_upstream = self.upload == Upload::Open && !self.upstream.is_quiet();
         let is_withheld = self.is_body_withheld && desk.up.bytes_in() == 0;
         if self.upload == Upload::Open && !ends_upstream && !is_withheld {
             return Ok(());
@@ -401,7 +403,10 @@ impl<I: Io> Talk<'_, I> {
     /// Waits for what the directions lack, under the deadlines that belong to it.
     async fn wait(&self, desk: &Desk, up: Lack, down: Lack) -> Result<(), Outcome> {
         let of_client = Interest { read: up == Lack::Source, write: down == Lack::Sink };
-        let of_upstream = Interest { read: down == Lack::Source, write: up == Lack::Sink };
+        // After an early answer the backend has nothing more to say, but it may end.
+        let is_delivered = self.reply == Reply::Delivered;
+        let of_upstream =
+            Interest { read: down == Lack::Source || is_delivered, write: up == Lack::Sink };
         let timeouts = &self.shard.config.timeouts;
         let read_by = self.body_clock.by(timeouts.body);
         let write_by = self.write_clock.by(timeouts.write);

@@ -1,7 +1,7 @@
 //! Where one side stops and the other goes on, byte by byte: a backend of plain sockets behind the real binary.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -255,4 +255,39 @@ fn a_final_answer_instead_of_100_ends_the_matter() {
     client.set_patience(Duration::from_secs(3));
     client.end().expect("an end, sooner than the body's timeout");
     assert_eq!(backend.read(&mut [0]).expect("the end"), 0, "half a request is on this connection");
+}
+
+#[test]
+fn an_upload_goes_on_after_an_early_answer_that_announces_the_close() {
+    let (listener, balancer) = chain(&[]);
+    let mut client = Client::connect(balancer.address());
+    client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello").expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"hello");
+    let early = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nearly";
+    backend.write_all(early).expect("written");
+    let answer = client.response("POST").expect("before the upload's end");
+    assert!(answer.head.lists("connection", "close"), "{:?}", answer.head);
+    client.send(b"world").expect("the upload goes on");
+    read_to(&mut backend, b"world");
+    client.end().expect("then the end");
+}
+
+#[test]
+fn an_upload_ends_when_the_backend_has_ended_after_its_early_answer() {
+    for close in ["", "Connection: close\r\n"] {
+        let (listener, balancer) = chain(&[]);
+        let mut client = Client::connect(balancer.address());
+        client
+            .send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello")
+            .expect("sent");
+        let mut backend = accept(&listener);
+        read_to(&mut backend, b"hello");
+        let early = format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 5\r\n\r\nearly");
+        backend.write_all(early.as_bytes()).expect("written");
+        assert_eq!(client.response("POST").expect("an answer").text(), "early");
+        backend.shutdown(Shutdown::Write).expect("a half-close");
+        client.set_patience(Duration::from_secs(3));
+        client.end().expect("nobody is left to take the rest");
+    }
 }
