@@ -145,7 +145,8 @@ async fn read_head<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk)
                 shard.counters.add(Count::BytesFromClients, n as u64);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if !desk.scan.has_begun() {
+                // The CR alone may be half of that line: its LF must find it.
+                if !desk.scan.has_begun() && desk.inbound.unread() != b"\r" {
                     // At most a stray empty line; it has been tolerated.
                     desk.inbound.clear();
                     break Heading::Idle;
@@ -156,7 +157,10 @@ async fn read_head<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk)
                 }
                 let status = wait::ready(stream, Interest::READ).await;
                 if status.is_expired {
-                    break Heading::Refused(Reject::HeadTimeout);
+                    break match desk.scan.has_begun() {
+                        true => Heading::Refused(Reject::HeadTimeout),
+                        false => Heading::Over,
+                    };
                 }
             }
             Err(_) => break Heading::Over,

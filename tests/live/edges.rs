@@ -291,3 +291,14 @@ fn an_upload_ends_when_the_backend_has_ended_after_its_early_answer() {
         client.end().expect("nobody is left to take the rest");
     }
 }
+
+#[test]
+fn an_empty_line_before_a_request_may_come_in_two_pieces() {
+    let (_listener, balancer) = chain(&["--idle-timeout", "5s"]);
+    let mut client = Client::connect(balancer.address());
+    for piece in ["\r", "\n", "OPTIONS * HTTP/1.1\r\nHost: test\r\nMax-Forwards: 0\r\n\r\n"] {
+        client.send(piece.as_bytes()).expect("sent");
+        assert!(!wait::happens(Duration::from_millis(100), || false));
+    }
+    assert_eq!(client.response("OPTIONS").expect("an answer").status(), 200);
+}
