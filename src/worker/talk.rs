@@ -99,6 +99,8 @@ struct Talk<'a, I: Io> {
     /// Whether a byte of a response has come.
     has_heard: bool,
     interims: u32,
+    /// Whether an interim response has shown that the backend's connection cannot go on.
+    is_poisoned: bool,
     /// Whether a whole response head has come since the last turn.
     has_head_come: bool,
     /// Whether the client was told to go on with its body.
@@ -148,6 +150,7 @@ pub(super) async fn converse<I: Io>(
         keeps_client: false,
         has_heard: false,
         interims: 0,
+        is_poisoned: false,
         has_head_come: false,
         has_gone_ahead: false,
         is_body_withheld: false,
@@ -332,7 +335,7 @@ impl<I: Io> Talk<'_, I> {
             }
             self.has_gone_ahead |= desk.response.status == 100;
             // A complete head without keep-alive settles it for the connection.
-            self.response.keep_alive = response.keep_alive;
+            self.is_poisoned |= !response.keep_alive;
             if speaks_11 {
                 forward::interim_head(desk.down.lead(), &desk.response, held);
             }
@@ -340,9 +343,8 @@ impl<I: Io> Talk<'_, I> {
             return Ok(());
         }
         self.is_body_withheld = self.awaits_go_ahead(desk);
-        let had_interim_close = self.interims > 0 && !self.response.keep_alive;
         self.response = response;
-        self.response.keep_alive &= !had_interim_close;
+        self.response.keep_alive &= !self.is_poisoned;
         self.reply = Reply::Relaying;
         self.stage_response(desk, speaks_11)
     }

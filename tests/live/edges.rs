@@ -302,3 +302,20 @@ fn an_empty_line_before_a_request_may_come_in_two_pieces() {
     }
     assert_eq!(client.response("OPTIONS").expect("an answer").status(), 200);
 }
+
+#[test]
+fn an_interim_answer_with_a_body_poisons_the_connection_for_good() {
+    let (listener, balancer) = chain(&[]);
+    let mut client = Client::connect(balancer.address());
+    client.send(GET).expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"\r\n\r\n");
+    backend
+        .write_all(
+            b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n\
+              HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        )
+        .expect("written");
+    assert_eq!(client.response("GET").expect("an answer").status(), 200);
+    assert_eq!(backend.read(&mut [0]).expect("the end"), 0, "it said that it would close");
+}
