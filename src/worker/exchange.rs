@@ -50,6 +50,7 @@ pub(super) async fn exchange<I: Io>(
     }
     shard.retry_budget.borrow_mut().deposit(shard.now());
     let mut tries = Tries::default();
+    let mut is_staged = false;
     loop {
         let upstream = match dial::reach(shard, &client.stream, &mut tries).await {
             Ok(upstream) => upstream,
@@ -64,7 +65,7 @@ pub(super) async fn exchange<I: Io>(
                 return Next::Drop;
             }
         };
-        if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream) {
+        if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream, is_staged) {
             // Nothing of the request has left us.
             put_back(shard, upstream);
             return answer::refuse(shard, client, desk, reject).await;
@@ -100,6 +101,7 @@ pub(super) async fn exchange<I: Io>(
                 fault
             }
         };
+        is_staged = desk.up.bytes_out() == 0;
         shard.counters.add(Count::Retries, 1);
         tries.exclude(upstream.seat.slot, fault);
         tries.failed = Some(upstream.seat.slot);
@@ -117,15 +119,21 @@ fn plan<I: Io>(shard: &Shard<I>, desk: &Desk) -> Result<RequestPlan, Reject> {
     Ok(plan)
 }
 
-/// Writes the head we send into the upward flow, with the body bytes that have already come.
+/// Writes the head we send into the upward flow, with the body bytes that have already come. `is_staged`: they are
+/// there from a try of which nothing left us.
 fn stage_request<I: Io>(
     shard: &Shard<I>,
     client: &Client<I>,
     desk: &mut Desk,
     plan: &RequestPlan,
     upstream: &Upstream<I>,
+    is_staged: bool,
 ) -> Result<(), Reject> {
-    desk.up.begin(plan.framing, plan.framing == Framing::Chunked, true);
+    if is_staged {
+        desk.up.unhead();
+    } else {
+        desk.up.begin(plan.framing, plan.framing == Framing::Chunked, true);
+    }
     let lead = desk.up.lead();
     shard.with_backend(upstream.seat.slot, |backend| {
         let words = RequestForward {
@@ -137,7 +145,12 @@ fn stage_request<I: Io>(
         };
         forward::request_head(lead, &desk.request, desk.inbound.held(), &words);
     });
-    debug_assert!(!lead.is_empty(), "a backend with a request in flight stays listed");
+    // Without a head the body would be taken for a request.
+    assert!(!lead.is_empty(), "a backend with a request in flight stays listed");
+    if is_staged {
+        desk.up.head_again();
+        return Ok(());
+    }
     desk.up.limit(shard.config.body_bytes_max.unwrap_or(u64::MAX));
     desk.up.drop_listed_trailers(&desk.request.fields, desk.inbound.held());
     if !desk.up.is_ended() && !desk.inbound.is_empty() {
@@ -181,7 +194,8 @@ fn may_retry<I: Io>(
         Verdict::ElsewhereOrFresh => {}
     }
     tries.retries += 1;
-    desk.inbound.rewind()
+    // What never left us stays as it is staged: decoded in place, it could not be read again.
+    desk.up.bytes_out() == 0 || desk.inbound.rewind()
 }
 
 fn put_back<I: Io>(shard: &Shard<I>, upstream: Upstream<I>) {

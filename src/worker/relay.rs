@@ -78,6 +78,18 @@ impl Flow {
         self.is_ended = self.decoder.is_done();
     }
 
+    /// Takes the staged head back, to put another one in its place. What else is staged stays, so nothing of it may
+    /// have been written. [`head_again`](Self::head_again) ends this.
+    pub(super) fn unhead(&mut self) {
+        debug_assert!(self.bytes_out == 0);
+        self.lead.clear();
+    }
+
+    /// The new head is written.
+    pub(super) fn head_again(&mut self) {
+        self.lead_chunk();
+    }
+
     /// Carries at most `bytes_max` body bytes of this message.
     pub(super) fn limit(&mut self, bytes_max: u64) {
         self.bytes_max = bytes_max;
@@ -208,16 +220,23 @@ impl Flow {
         self.data = offset + decoded.data.start..offset + decoded.data.end;
         self.bytes_in += self.data.len() as u64;
         self.is_ended = decoded.is_done;
+        self.lead_chunk();
         if self.is_chunked_out && !self.data.is_empty() {
-            let mut size = [0; CHUNK_HEAD_BYTES_MAX];
-            let n = chunk_head(self.data.len(), &mut size);
-            self.lead.extend_from_slice(&size[..n]);
             self.tail.extend_from_slice(CHUNK_END);
         }
         if self.is_ended {
             self.end_tail();
         }
         Ok(())
+    }
+
+    /// The size of the staged data, where we send chunks.
+    fn lead_chunk(&mut self) {
+        if self.is_chunked_out && !self.data.is_empty() {
+            let mut size = [0; CHUNK_HEAD_BYTES_MAX];
+            let n = chunk_head(self.data.len(), &mut size);
+            self.lead.extend_from_slice(&size[..n]);
+        }
     }
 
     /// The last chunk, where we send chunks.
@@ -249,3 +268,71 @@ impl Flow {
 
 /// Bytes one direction may move before other tasks of the core have their turn.
 const BYTES_PER_TURN: u64 = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Interest, Status};
+    use crate::time::Instant;
+    use std::cell::RefCell;
+    use std::io::Result;
+    use std::task::{Context, Poll};
+
+    /// Keeps what is sent; broken, it takes nothing.
+    #[derive(Default)]
+    struct Sink {
+        sent: RefCell<Vec<u8>>,
+        is_broken: bool,
+    }
+
+    impl Stream for Sink {
+        fn recv(&self, _: &mut [u8]) -> Result<usize> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+        fn send(&self, from: &[IoSlice<'_>]) -> Result<usize> {
+            if self.is_broken {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            from.iter().for_each(|slice| self.sent.borrow_mut().extend_from_slice(slice));
+            Ok(from.iter().map(|slice| slice.len()).sum())
+        }
+        fn poll_ready(&self, _: &mut Context<'_>, _: Interest) -> Poll<Status> {
+            Poll::Pending
+        }
+        fn status(&self) -> Status {
+            Status::default()
+        }
+        fn is_quiet(&self) -> bool {
+            true
+        }
+        fn connected(&self) -> Result<()> {
+            Ok(())
+        }
+        fn finish(&self) {}
+        fn abort(&self) {}
+        fn set_deadline(&self, _: Option<Instant>) {}
+        fn watch(&self, _: Option<u64>) {}
+    }
+
+    #[test]
+    fn what_never_left_goes_out_under_another_head() {
+        let input = b"2\r\nab\r\n3\r\ncde\r\n0\r\nX: 1\r\n\r\nnext";
+        let mut buffer = Buffer::new(64 * 1024);
+        buffer.spare()[..input.len()].copy_from_slice(input);
+        buffer.filled(input.len());
+        let mut flow = Flow::default();
+        flow.begin(Framing::Chunked, true, true);
+        flow.lead().extend_from_slice(b"FIRST ");
+        // In place: the sizes between the chunks are gone now.
+        flow.decode(&mut buffer).expect("a body");
+        let dead = Sink { is_broken: true, ..Sink::default() };
+        assert!(matches!(flow.pump(&dead, &mut buffer, &dead), Pump::SinkFailed));
+        flow.unhead();
+        flow.lead().extend_from_slice(b"SECOND ");
+        flow.head_again();
+        let alive = Sink::default();
+        assert!(matches!(flow.pump(&alive, &mut buffer, &alive), Pump::Done));
+        assert_eq!(*alive.sent.borrow(), b"SECOND 5\r\nabcde\r\n0\r\nX: 1\r\n\r\n");
+        assert_eq!(buffer.unread(), b"next");
+    }
+}
