@@ -80,19 +80,14 @@ impl Tries {
             exclude[n] = slot;
             n += 1;
         }
-        let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
-        match choice {
-            Choice::Backend(slot) => Picked::Seat(Seat::at(shard, slot)),
-            Choice::Busy => Picked::Busy,
-            Choice::Nobody => {
-                let again = self.failed.take().filter(|_| other.is_none());
-                let is_eligible =
-                    |slot: &Slot| shard.with_backend(*slot, Backend::is_eligible).unwrap_or(false);
-                again
-                    .filter(is_eligible)
-                    .map_or(Picked::Nobody, |slot| Picked::Seat(Seat::at(shard, slot)))
-            }
+        let seat = Seat::pick(shard, &exclude[..n]);
+        if seat.is_some() || other.is_some() {
+            return seat;
         }
+        let again = self.failed.take()?;
+        let is_eligible = shard.with_backend(again, |b| b.is_eligible()).unwrap_or(false);
+        self.is_fresh_only |= is_eligible;
+        is_eligible.then(|| Seat::at(shard, again))
     }
 }
 

@@ -319,3 +319,25 @@ fn an_interim_answer_with_a_body_poisons_the_connection_for_good() {
     assert_eq!(client.response("GET").expect("an answer").status(), 200);
     assert_eq!(backend.read(&mut [0]).expect("the end"), 0, "it said that it would close");
 }
+
+#[test]
+fn the_only_backend_is_asked_again_on_a_fresh_connection() {
+    let core = crate::support::balancer::allowed_cores()[0].to_string();
+    let (listener, balancer) = chain(&["--cores", &core, "--control-core", &core]);
+    let mut clients = [Client::connect(balancer.address()), Client::connect(balancer.address())];
+    let [first, second] = &mut clients;
+    first.send(GET).expect("sent");
+    let mut dying = accept(&listener);
+    read_to(&mut dying, b"\r\n\r\n");
+    second.send(GET).expect("sent");
+    let mut pooled = accept(&listener);
+    read_to(&mut pooled, b"\r\n\r\n");
+    pooled.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+    assert_eq!(second.response("GET").expect("an answer").status(), 204);
+    // One connection lies in the pool when the other, fresh one dies.
+    drop(dying);
+    let mut fresh = accept(&listener);
+    read_to(&mut fresh, b"\r\n\r\n");
+    fresh.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
+    assert_eq!(first.response("GET").expect("an answer").status(), 204);
+}
