@@ -46,6 +46,11 @@ impl Slots {
         }
     }
 
+    /// How many slots there are, free ones included.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// A slot with the given readiness, nobody waiting.
     pub(super) fn claim(&mut self, bits: u8) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
