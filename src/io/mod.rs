@@ -60,8 +60,8 @@ pub trait Io: Clone + 'static {
 
 /// A byte stream. All calls return at once. Dropping it closes it.
 pub trait Stream: 'static {
-    /// Reads into `into`. `Ok(0)` is the end of input, or what is left of a broken connection once a call in either
-    /// direction took its error: look at [`Status::is_reset`]. `WouldBlock` means: wait for [`Interest::READ`].
+    /// Reads into `into`. `Ok(0)` is the orderly end of input, never what is left of a connection that was reset: an error
+    /// that a `send` met is told here, too. `WouldBlock` means: wait for [`Interest::READ`].
     fn recv(&self, into: &mut [u8]) -> Result<usize>;
     /// Writes the slices in order and returns how many bytes went; `WouldBlock` means: wait for [`Interest::WRITE`].
     fn send(&self, from: &[IoSlice<'_>]) -> Result<usize>;

@@ -93,10 +93,6 @@ impl Slots {
         self.slots[index as usize].bits & bits != 0
     }
 
-    pub(super) fn set(&mut self, index: u32, bits: u8) {
-        self.slots[index as usize].bits |= bits;
-    }
-
     pub(super) fn clear(&mut self, index: u32, bits: u8) {
         self.slots[index as usize].bits &= !bits;
     }

@@ -22,16 +22,11 @@ impl Socket {
         Self { slot, fd }
     }
 
-    /// Learns from an outcome: clears `bit` when it shows that the kernel has nothing more of it, and remembers a broken
-    /// connection, whose error the kernel tells only once: the other direction must not take what follows for an end.
+    /// Clears `bit` when the outcome shows that the kernel has nothing more of it.
     fn note(&self, outcome: &Result<usize>, asked: usize, bit: u8, sticky: u8) {
         let is_drained = match outcome {
             Ok(n) => *n < asked,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
-            Err(_) => {
-                self.slot.with(|slots, index| slots.set(index, RESET | READABLE));
-                return;
-            }
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
         };
         if is_drained {
             self.slot.with(|slots, index| {

@@ -80,14 +80,22 @@ impl Tries {
             exclude[n] = slot;
             n += 1;
         }
-        let seat = Seat::pick(shard, &exclude[..n]);
-        if seat.is_some() || other.is_some() {
-            return seat;
+        let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
+        match choice {
+            Choice::Backend(slot) => Picked::Seat(Seat::at(shard, slot)),
+            Choice::Busy => Picked::Busy,
+            Choice::Nobody if other.is_some() => Picked::Nobody,
+            Choice::Nobody => self.pick_again(shard),
         }
-        let again = self.failed.take()?;
-        let is_eligible = shard.with_backend(again, |b| b.is_eligible()).unwrap_or(false);
-        self.is_fresh_only |= is_eligible;
-        is_eligible.then(|| Seat::at(shard, again))
+    }
+
+    /// The backend that failed after a connection came about, on a fresh one: where nobody else is, it will do.
+    fn pick_again<I: Io>(&mut self, shard: &Rc<Shard<I>>) -> Picked<I> {
+        let is_eligible =
+            |slot: &Slot| shard.with_backend(*slot, Backend::is_eligible).unwrap_or(false);
+        let Some(again) = self.failed.take().filter(is_eligible) else { return Picked::Nobody };
+        self.is_fresh_only = true;
+        Picked::Seat(Seat::at(shard, again))
     }
 }
 

@@ -54,15 +54,18 @@ pub(super) async fn exchange<I: Io>(
     loop {
         let upstream = match dial::reach(shard, &client.stream, &mut tries).await {
             Ok(upstream) => upstream,
-            Err(Unreached::Nobody) => {
-                return answer::refuse_with(shard, client, desk, &plan, Refusal::NoBackend).await;
-            }
-            Err(Unreached::Failed(fault)) => {
-                return answer::refuse_with(shard, client, desk, &plan, fault.refusal()).await;
-            }
             Err(Unreached::Gone) => {
                 shard.counters.add(Count::ClientsGone, 1);
                 return Next::Drop;
+            }
+            Err(unreached) => {
+                let refusal = match unreached {
+                    Unreached::Failed(fault) => fault.refusal(),
+                    Unreached::QueueFull => Refusal::QueueFull,
+                    Unreached::QueueTimeout => Refusal::QueueTimeout,
+                    Unreached::Nobody | Unreached::Gone => Refusal::NoBackend,
+                };
+                return answer::refuse_with(shard, client, desk, &plan, refusal).await;
             }
         };
         if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream, is_staged) {

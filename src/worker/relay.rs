@@ -164,8 +164,6 @@ impl Flow {
                 continue;
             }
             match source.recv(buffer.spare()) {
-                // The error itself went to whoever asked first.
-                Ok(0) if source.status().is_reset => return Pump::SourceFailed,
                 Ok(0) => match self.decoder.end_of_input() {
                     Ok(()) => {
                         self.is_ended = true;

@@ -42,6 +42,8 @@ pub struct Deadline {
 #[derive(Default)]
 pub struct Side {
     pub bits: Status,
+    /// A send was told of a reset.
+    pub is_broken: bool,
     pub tag: Option<u64>,
     waker: Option<Waker>,
     wanted: Option<Interest>,

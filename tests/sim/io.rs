@@ -147,7 +147,9 @@ impl Stream for SimStream {
         if is_drained(&outcome, into.len()) && !is_sticky {
             bits.is_readable = false;
         }
-        remember_a_break(bits, &outcome);
+        if matches!(outcome, Ok(0)) && drivers.side(self.sid).is_broken {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         outcome
     }
 
@@ -163,7 +165,12 @@ impl Stream for SimStream {
         if is_drained(&outcome, asked) && !bits.is_reset {
             bits.is_writable = false;
         }
-        remember_a_break(bits, &outcome);
+        if let Err(error) = &outcome
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe)
+        {
+            // The kernel tells an error once; the driver keeps it for whoever reads.
+            drivers.side(self.sid).is_broken = true;
+        }
         outcome
     }
 
@@ -244,14 +251,6 @@ fn is_drained(outcome: &Result<usize>, asked: usize) -> bool {
     match outcome {
         Ok(n) => *n < asked,
         Err(error) => error.kind() == ErrorKind::WouldBlock,
-    }
-}
-
-/// The kernel tells an error once; the driver keeps it in mind for the other direction.
-fn remember_a_break(bits: &mut Status, outcome: &Result<usize>) {
-    if matches!(outcome, Err(error) if error.kind() != ErrorKind::WouldBlock) {
-        bits.is_reset = true;
-        bits.is_readable = true;
     }
 }
 
