@@ -5,8 +5,9 @@
 //! for a socket that is gone finds another generation and is dropped.
 //!
 //! A deadline is one store. The heap holds for each slot an entry *no later* than its deadline; when the entry
-//! comes up, the slot is asked anew and the entry moves on. A slot keeps its entry when it changes hands, so the heap
-//! never holds more than a few entries per slot, however many short connections pass.
+//! comes up, the slot is asked anew and the entry moves on. A slot keeps its entry when it changes hands. An earlier
+//! deadline needs an entry of its own and leaves the later one behind; those are swept out when the heap holds more than
+//! [`ENTRIES_PER_SLOT_MAX`] per slot.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -189,6 +190,15 @@ impl Slots {
         if slot.deadline_ns < slot.queued_ns {
             slot.queued_ns = slot.deadline_ns;
             self.queue.push(Reverse((slot.deadline_ns, index)));
+            self.sweep();
+        }
+    }
+
+    /// Drops the entries that were left behind, once there are many.
+    fn sweep(&mut self) {
+        if self.queue.len() > self.slots.len() * ENTRIES_PER_SLOT_MAX {
+            let slots = &self.slots;
+            self.queue.retain(|&Reverse((at_ns, index))| slots[index as usize].queued_ns == at_ns);
         }
     }
 
@@ -249,6 +259,8 @@ pub(super) const EXPIRED: u8 = 16;
 pub(super) const BROKEN: u8 = 64;
 const WAITING: u8 = 32;
 
+/// A sweep leaves one entry per slot, so that it is paid for by the three that came since.
+const ENTRIES_PER_SLOT_MAX: usize = 4;
 const NEVER: u64 = u64::MAX;
 const NO_TAG: u64 = u64::MAX;
 
@@ -341,6 +353,24 @@ mod tests {
         assert!(slots.has(slot, EXPIRED));
         slots.expire(Instant::from_ns(30_000));
         assert_eq!(slots.queue.len(), 0);
+    }
+
+    #[test]
+    fn short_deadlines_between_long_ones_leave_nothing_behind() {
+        let mut slots = Slots::new();
+        let (slot, other) = (slots.claim(0), slots.claim(0));
+        slots.set_deadline(other, at(500), START);
+        // A request now and then on a connection with a long idle timeout.
+        for n in 1..10_000 {
+            let now = Instant::from_ns(n);
+            slots.set_deadline(slot, at(n + 60_000), now);
+            slots.set_deadline(slot, at(n + 1), now);
+            slots.expire(now);
+            assert!(slots.queue.len() <= 2 * ENTRIES_PER_SLOT_MAX);
+            assert_eq!(slots.has(other, EXPIRED), n >= 500);
+        }
+        slots.expire(Instant::from_ns(10_000));
+        assert!(slots.has(slot, EXPIRED));
     }
 
     #[test]
