@@ -108,6 +108,8 @@ impl<I: Io> Worker<I> {
                             shard.is_draining.set(true);
                             shard.pool.borrow_mut().clear();
                             shard.io.rouse();
+                            // An accept loop that waits for room waits on no stream.
+                            shard.wake_waiters();
                         }
                     }
                 }

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::balancer::Balancer;
+use crate::support::balancer::{Balancer, allowed_cores};
 use crate::support::client::Client;
 use crate::support::noise;
 use crate::support::origin::Origin;
@@ -96,4 +96,24 @@ fn a_second_signal_stops_at_once() {
     wait::until("the listeners are closed", Duration::from_secs(5), || is_refused(&balancer));
     balancer.terminate();
     balancer.exit(Duration::from_secs(10));
+}
+
+#[test]
+fn a_full_house_lets_its_queue_in_and_closes_the_door() {
+    let origin = Origin::start("a");
+    let core = allowed_cores()[0].to_string();
+    let flags = ["--max-connections", "4", "--cores", &core, "--drain-timeout", "60s"];
+    let mut balancer = Balancer::before(&[(&origin, 50)], &flags);
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(balancer.address())).collect();
+    for client in &mut clients {
+        client.send(b"GET /hold/later HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    }
+    wait::until("the house is full", Duration::from_secs(5), || origin.requests() == 4);
+    balancer.terminate();
+    wait::until("the listeners are closed", Duration::from_secs(5), || is_refused(&balancer));
+    origin.open("later");
+    for client in &mut clients {
+        assert_eq!(client.response("GET").expect("an answer").status(), 200);
+    }
+    assert_eq!(balancer.exit(Duration::from_secs(10)).code(), Some(0));
 }
