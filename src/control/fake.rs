@@ -126,6 +126,7 @@ impl Stream for FakeStream {
         self.0.0.borrow_mut().is_finished = true;
     }
     fn abort(&self) {}
+    fn settle(&self) {}
     fn set_deadline(&self, _: Option<Instant>) {}
     fn watch(&self, _: Option<u64>) {}
 }

@@ -78,6 +78,8 @@ pub trait Stream: 'static {
     fn finish(&self);
     /// Makes the coming close a reset, so that the peer cannot mistake it for an orderly end.
     fn abort(&self);
+    /// Takes [`abort`](Self::abort) back.
+    fn settle(&self);
     /// Replaces the deadline; `None` removes it. Setting it clears [`Status::is_expired`], unless it lies in the past:
     /// then it has passed. Costs one store in most cases.
     fn set_deadline(&self, deadline: Option<Instant>);

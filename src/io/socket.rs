@@ -124,6 +124,11 @@ pub(super) fn reset_on_close(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
 }
 
+/// Takes [`reset_on_close`] back: the coming close sends what is unsent, then FIN.
+pub(super) fn end_on_close(fd: BorrowedFd<'_>) {
+    let _ = SockRef::from(&fd).set_linger(None);
+}
+
 /// An epoll instance and the buffer its events arrive in.
 pub(super) struct Epoll {
     fd: OwnedFd,

@@ -107,6 +107,10 @@ impl Stream for Socket {
         socket::reset_on_close(self.fd.as_fd());
     }
 
+    fn settle(&self) {
+        socket::end_on_close(self.fd.as_fd());
+    }
+
     fn set_deadline(&self, deadline: Option<Instant>) {
         let now = self.slot.driver().now();
         self.slot.with(|slots, index| slots.set_deadline(index, deadline, now));

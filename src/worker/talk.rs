@@ -271,6 +271,9 @@ impl<I: Io> Talk<'_, I> {
         match desk.down.pump(self.upstream, &mut desk.outbound, self.client) {
             Pump::Done if self.response.framing == Framing::Tunnel => Err(Outcome::Upgraded),
             Pump::Done => {
+                if !desk.down.marks_its_end() {
+                    self.client.settle();
+                }
                 self.reply = Reply::Delivered;
                 Ok(Lack::Nothing)
             }
@@ -371,6 +374,10 @@ impl<I: Io> Talk<'_, I> {
         };
         let body = if source == Framing::Tunnel { Framing::None } else { source };
         desk.down.begin(body, is_chunked, self.plan.accepts_trailers);
+        if is_close_delimited {
+            // Whatever ends us before the body has ended (a deadline, a stop, a panic) must not look like its end.
+            self.client.abort();
+        }
         let words = ResponseForward {
             framing: to_client,
             declared_length: self.response.declared_length,

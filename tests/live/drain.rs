@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::support::balancer::{Balancer, allowed_cores};
 use crate::support::client::Client;
 use crate::support::noise;
-use crate::support::origin::Origin;
+use crate::support::origin::{Origin, Step};
 use crate::support::wait;
+use crate::support::wire::Break;
 
 fn is_refused(balancer: &Balancer) -> bool {
     TcpStream::connect_timeout(&balancer.address(), Duration::from_secs(1)).is_err()
@@ -116,4 +117,21 @@ fn a_full_house_lets_its_queue_in_and_closes_the_door() {
         assert_eq!(client.response("GET").expect("an answer").status(), 200);
     }
     assert_eq!(balancer.exit(Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn a_stop_does_not_make_half_an_answer_look_whole() {
+    let origin = Origin::start("a");
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    origin.script("half", vec![Step::Send(head.to_vec()), Step::Gate("never")]);
+    let mut balancer = Balancer::before(&[(&origin, 50)], &["--drain-timeout", "60s"]);
+    let mut old = Client::connect(balancer.address());
+    // Only the close marks the end for a client of HTTP/1.0.
+    old.send(b"GET /script/half HTTP/1.0\r\nHost: test\r\n\r\n").expect("sent");
+    let (_, _, framing) = old.response_head("GET").expect("the head is relayed");
+    balancer.terminate();
+    wait::until("the listeners are closed", Duration::from_secs(5), || is_refused(&balancer));
+    balancer.terminate();
+    assert_eq!(old.body(framing, |_| {}), Err(Break::Reset));
+    balancer.exit(Duration::from_secs(10));
 }
