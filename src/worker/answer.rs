@@ -13,10 +13,12 @@ use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
 
 /// Refuses a request for what the client sent. Where its message ends is unknown: the connection ends with this.
+/// `method`: what was asked for, if that much was understood; an answer to HEAD has no body.
 pub(super) async fn refuse<I: Io>(
     shard: &Rc<Shard<I>>,
     client: &Client<I>,
     desk: &mut Desk,
+    method: Option<Method>,
     reject: Reject,
 ) -> Next {
     shard.counters.add(Count::Rejects, 1);
@@ -26,7 +28,7 @@ pub(super) async fn refuse<I: Io>(
         keep_alive_10: false,
         retry_after: None,
         date: &shard.date(),
-        head_only: false,
+        head_only: method == Some(Method::Head),
     };
     begin(desk);
     answer::write(desk.down.lead(), &words);

@@ -83,7 +83,7 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
             Heading::Idle => return Some(client),
             Heading::Over => return None,
             Heading::Refused(reject) => {
-                if answer::refuse(&shard, &client, &mut desk, reject).await == Next::Linger {
+                if answer::refuse(&shard, &client, &mut desk, None, reject).await == Next::Linger {
                     close(&shard, &client.stream, &mut desk, true).await;
                 }
                 return None;

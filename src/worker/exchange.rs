@@ -41,9 +41,10 @@ pub(super) async fn exchange<I: Io>(
     client: &Client<I>,
     desk: &mut Desk,
 ) -> Next {
+    let method = Some(desk.request.method);
     let plan = match plan(shard, desk) {
         Ok(plan) => plan,
-        Err(reject) => return answer::refuse(shard, client, desk, reject).await,
+        Err(reject) => return answer::refuse(shard, client, desk, method, reject).await,
     };
     if plan.max_forwards == Some(0) {
         return answer::as_final_recipient(shard, client, desk, &plan).await;
@@ -71,7 +72,7 @@ pub(super) async fn exchange<I: Io>(
         if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream, is_staged) {
             // Nothing of the request has left us.
             put_back(shard, upstream);
-            return answer::refuse(shard, client, desk, reject).await;
+            return answer::refuse(shard, client, desk, method, reject).await;
         }
         let outcome = converse(shard, client, desk, &plan, &upstream.stream).await;
         let fault = match outcome {
@@ -87,7 +88,7 @@ pub(super) async fn exchange<I: Io>(
                 return Next::Drop;
             }
             Outcome::Refused(reject) => {
-                return answer::refuse(shard, client, desk, reject).await;
+                return answer::refuse(shard, client, desk, method, reject).await;
             }
             Outcome::ClientGone(how) => return gone(shard, desk, how),
             Outcome::Cut { fault, is_end_marked } => {

@@ -341,3 +341,13 @@ fn the_only_backend_is_asked_again_on_a_fresh_connection() {
     fresh.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("written");
     assert_eq!(first.response("GET").expect("an answer").status(), 204);
 }
+
+#[test]
+fn a_refused_head_request_gets_no_body() {
+    let (_listener, balancer) = chain(&[]);
+    let mut client = Client::connect(balancer.address());
+    client.send(b"HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: 1, 2\r\n\r\n").expect("sent");
+    let answer = client.response("HEAD").expect("an answer");
+    assert_eq!((answer.status(), answer.body.len()), (400, 0));
+    client.end().expect("nothing behind the head");
+}
