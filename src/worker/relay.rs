@@ -132,6 +132,11 @@ impl Flow {
             || self.framing != Framing::UntilClose && self.framing != Framing::Chunked
     }
 
+    /// Whether some of what is staged was written and some was not.
+    pub(super) fn is_torn(&self) -> bool {
+        self.written > 0 && !self.is_written()
+    }
+
     /// Whether the whole body has been read (not: written).
     pub(super) fn is_ended(&self) -> bool {
         self.is_ended
@@ -308,6 +313,7 @@ mod tests {
         }
         fn finish(&self) {}
         fn abort(&self) {}
+        fn settle(&self) {}
         fn set_deadline(&self, _: Option<Instant>) {}
         fn watch(&self, _: Option<u64>) {}
     }

@@ -81,6 +81,24 @@ fn an_answer_we_cannot_trust_is_a_502() {
 }
 
 #[test]
+fn what_has_begun_to_be_answered_is_not_sent_again() {
+    let (one, other) = (Origin::start("one"), Origin::start("other"));
+    let balancer = Balancer::before(&[(&one, 50), (&other, 50)], &[]);
+    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n";
+    for (name, text) in
+        [("byte", "H"), ("half", "HTTP/1.1 200 OK\r\nX"), ("junk", "hello"), ("chunk", chunks)]
+    {
+        for origin in [&one, &other] {
+            origin.script(name, vec![Step::Send(text.as_bytes().to_vec()), Step::Close]);
+        }
+        let target = format!("/script/{name}");
+        // GET: before the first byte of an answer it would have had another try.
+        assert_eq!(Client::connect(balancer.address()).get(&target).status(), 502, "{name}");
+        assert_eq!(one.count_of(&target) + other.count_of(&target), 1, "{name}");
+    }
+}
+
+#[test]
 fn a_request_we_cannot_trust_is_refused_and_never_sent() {
     let origin = Origin::start("a");
     let balancer = Balancer::before(&[(&origin, 50)], &[]);
