@@ -220,6 +220,10 @@ impl Stream for SimStream {
         self.io.world.drivers.borrow_mut().net.sockets[self.sid].resets_on_close = true;
     }
 
+    fn settle(&self) {
+        self.io.world.drivers.borrow_mut().net.sockets[self.sid].resets_on_close = false;
+    }
+
     fn set_deadline(&self, deadline: Option<Instant>) {
         self.io.world.drivers.borrow_mut().set_stream_deadline(self.sid, deadline);
     }
