@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 
-use super::conn::Client;
+use super::client::{Client, Next};
 use super::desk::Desk;
-use super::exchange::Next;
 use super::relay::Pump;
 use super::shard::Shard;
 use super::wait;

@@ -6,28 +6,20 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::answer;
+use super::client::{Client, Next};
 use super::desk::Desk;
-use super::exchange::{Next, exchange};
+use super::exchange::exchange;
 use super::recycle::Recycler;
-use super::shard::{Admitted, Shard};
+use super::shard::Shard;
 use super::wait;
 use crate::http::Reject;
 use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
-
-/// A client and its connection.
-pub(super) struct Client<I: Io> {
-    pub stream: I::Stream,
-    pub address: IpAddr,
-    /// Counts the connection for as long as it lives.
-    pub _admitted: Admitted<I>,
-}
 
 /// Where the bursts of a core live. `F` is the future of [`burst`], `M` what makes it.
 pub(super) type Bursts<I, F, M> = Recycler<(Rc<Shard<I>>, Client<I>), F, M>;

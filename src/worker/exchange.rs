@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::answer;
-use super::conn::Client;
+use super::client::{Client, Next};
 use super::desk::Desk;
 use super::dial::{self, Tries, Unreached, Upstream};
 use super::fault::{Cause, Fault, Gone, Phase};
@@ -19,21 +19,6 @@ use crate::http::{
 };
 use crate::io::Io;
 use crate::metrics::Count;
-
-/// What becomes of the client's connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// The next request may come, or is already here.
-    Request,
-    /// It ends in good order: the request was read to its end.
-    Close,
-    /// The same, but the client may still be sending: what comes is read for a little while.
-    Linger,
-    /// It ends now; nothing more can be said on it.
-    Drop,
-    /// It ends with a reset: an orderly end would look like the end of the response.
-    Cut,
-}
 
 /// Answers the request whose head is held in `desk.inbound`.
 pub(super) async fn exchange<I: Io>(

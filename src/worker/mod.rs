@@ -13,6 +13,7 @@
 
 mod answer;
 mod buffer;
+mod client;
 mod conn;
 mod desk;
 mod dial;
@@ -43,7 +44,8 @@ use crate::balance::Snapshot;
 use crate::config::ShardConfig;
 use crate::io::{Io, Listener, Timer};
 use crate::metrics::{Count, Published};
-use conn::{Bursts, Client, burst, serve};
+use client::Client;
+use conn::{Bursts, burst, serve};
 use shard::{DESKS_KEPT_MAX, Shard};
 
 /// What reaches a worker from other cores, and what it lets them see. After a send, ring the worker's bell.

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::desk::Desk;
 use super::queue::RequestQueue;
@@ -174,7 +175,7 @@ impl<I: Io> Shard<I> {
     /// Says that there is work, so that the tick runs.
     pub(super) fn note_work(&self) {
         if !self.is_ticking.replace(true) {
-            self.tick.set(Some(self.now() + super::tick::TICK));
+            self.tick.set(Some(self.now() + TICK));
         }
     }
 
@@ -253,3 +254,5 @@ impl<I: Io> Drop for DeskInUse<I> {
 
 /// Desks kept for reuse per core; more exist while more requests are in flight.
 pub(super) const DESKS_KEPT_MAX: usize = 128;
+/// Pause between two ticks while requests are in flight.
+pub(super) const TICK: Duration = Duration::from_millis(10);

@@ -17,9 +17,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::conn::Client;
+use super::client::{Client, Next};
 use super::desk::Desk;
-use super::exchange::Next;
 use super::fault::{Cause, Fault, Gone, Phase};
 use super::relay::Pump;
 use super::shard::Shard;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::shard::Shard;
+use super::shard::{Shard, TICK};
 use crate::balance::Slot;
 use crate::io::{Io, Timer};
 use crate::metrics::{Count, Published};
@@ -41,7 +41,5 @@ pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
     published.store_epoch(shard.epoch());
 }
 
-/// Pause between two publications while requests are in flight.
-pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Pause while nothing happens: a sign of life.
 const IDLE_TICK: Duration = Duration::from_secs(1);
