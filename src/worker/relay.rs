@@ -132,11 +132,6 @@ impl Flow {
             || self.framing != Framing::UntilClose && self.framing != Framing::Chunked
     }
 
-    /// Whether some of what is staged was written and some was not.
-    pub(super) fn is_torn(&self) -> bool {
-        self.written > 0 && !self.is_written()
-    }
-
     /// Whether the whole body has been read (not: written).
     pub(super) fn is_ended(&self) -> bool {
         self.is_ended

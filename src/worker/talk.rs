@@ -237,10 +237,10 @@ impl<I: Io> Talk<'_, I> {
             Pump::AwaitsSource => Ok(Lack::Source),
             Pump::AwaitsSink => Ok(Lack::Sink),
             Pump::Yields => Ok(Lack::Turn),
-            Pump::SourceShort => Err(self.refused(desk, Reject::IncompleteBody)),
+            Pump::SourceShort => Err(self.refused(Reject::IncompleteBody)),
             Pump::SourceFailed => Err(Outcome::ClientGone(Gone::Left)),
-            Pump::Malformed(fault) => Err(self.refused(desk, fault.into())),
-            Pump::TooLarge => Err(self.refused(desk, Reject::BodyTooLarge)),
+            Pump::Malformed(fault) => Err(self.refused(fault.into())),
+            Pump::TooLarge => Err(self.refused(Reject::BodyTooLarge)),
             // It may have answered before it stopped reading: 413 and then a close is the usual case.
             Pump::SinkFailed => {
                 self.upload = Upload::Broken;
@@ -250,10 +250,8 @@ impl<I: Io> Talk<'_, I> {
     }
 
     /// The request is wrong in its body: said so if the answer has not begun, else there is only the end.
-    fn refused(&self, desk: &Desk, reject: Reject) -> Outcome {
+    fn refused(&self, reject: Reject) -> Outcome {
         match self.reply {
-            // Half an interim response is out: what came behind it could not be told from the rest of it.
-            Reply::Awaited if desk.down.is_torn() => Outcome::ClientGone(Gone::Left),
             Reply::Awaited => Outcome::Refused(reject),
             Reply::Relaying => Outcome::ClientGone(Gone::Left),
             Reply::Delivered => Outcome::Delivered { is_reusable: false, next: Next::Linger },
@@ -435,7 +433,7 @@ impl<I: Io> Talk<'_, I> {
             let is_slow_taker = write_by.is_some_and(|by| by <= self.shard.now());
             return Err(match is_slow_taker {
                 true => Outcome::ClientGone(Gone::Slow),
-                false => self.refused(desk, Reject::BodyTimeout),
+                false => self.refused(Reject::BodyTimeout),
             });
         }
         if upstream.is_expired {

@@ -8,7 +8,7 @@ use crate::http::Framing;
 use crate::io::{Interest, Io, Stream};
 
 /// Relays between `client` and `upstream` until both have ended, one breaks, or nothing moved for the tunnel timeout.
-/// The end of one direction is passed on and does not end the other.
+/// The end of one direction is passed on and does not end the other; a break is passed on as a break.
 pub(super) async fn tunnel<I: Io>(
     shard: &Shard<I>,
     client: &I::Stream,
@@ -35,7 +35,7 @@ pub(super) async fn tunnel<I: Io>(
                 Pump::AwaitsSource => of_client.read = true,
                 Pump::AwaitsSink => of_upstream.write = true,
                 Pump::Yields => must_yield = true,
-                _ => return,
+                _ => return break_off(client, upstream),
             }
         }
         if !is_down_over {
@@ -47,7 +47,7 @@ pub(super) async fn tunnel<I: Io>(
                 Pump::AwaitsSource => of_upstream.read = true,
                 Pump::AwaitsSink => of_client.write = true,
                 Pump::Yields => must_yield = true,
-                _ => return,
+                _ => return break_off(client, upstream),
             }
         }
         if is_up_over && is_down_over {
@@ -63,8 +63,17 @@ pub(super) async fn tunnel<I: Io>(
             client.set_deadline(Some(shard.now() + shard.config.timeouts.tunnel));
         }
         let (status, _) = wait::either(client, of_client, upstream, of_upstream).await;
-        if status.is_expired || status.is_reset {
+        if status.is_reset {
+            return break_off(client, upstream);
+        }
+        if status.is_expired {
             return;
         }
     }
+}
+
+/// One side broke off; the other must not take that for an orderly end.
+fn break_off<S: Stream>(client: &S, upstream: &S) {
+    client.abort();
+    upstream.abort();
 }
