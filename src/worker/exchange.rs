@@ -73,6 +73,8 @@ pub(super) async fn exchange<I: Io>(
                 return Next::Drop;
             }
             Outcome::Refused(reject) => {
+                // Its work is over, however long the client takes to hear of it.
+                drop(upstream);
                 return answer::refuse(shard, client, desk, method, reject).await;
             }
             Outcome::ClientGone(how) => return gone(shard, desk, how),
@@ -85,6 +87,7 @@ pub(super) async fn exchange<I: Io>(
                 if fault.cause == Cause::Timeout
                     || !may_retry(shard, desk, &upstream, &mut tries, has_answered)
                 {
+                    drop(upstream);
                     return answer::refuse_with(shard, client, desk, &plan, fault.refusal()).await;
                 }
                 fault

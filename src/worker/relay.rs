@@ -194,6 +194,11 @@ impl Flow {
         Pump::Done
     }
 
+    /// Whether a part of what is staged has been written, and a part has not.
+    pub(super) fn is_torn(&self) -> bool {
+        self.written > 0 && !self.is_written()
+    }
+
     fn is_written(&self) -> bool {
         self.written == self.lead.len() + self.data.len() + self.tail.len()
     }

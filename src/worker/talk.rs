@@ -167,7 +167,14 @@ pub(super) async fn converse<I: Io>(
     };
     client.stream.set_deadline(None);
     upstream.set_deadline(None);
-    outcome
+    match outcome {
+        // Half an interim response is with the client; an answer of ours would be read as its rest.
+        Outcome::Refused(_) if desk.down.is_torn() => Outcome::ClientGone(Gone::Left),
+        Outcome::Failed { fault, .. } if desk.down.is_torn() => {
+            Outcome::Cut { fault, is_end_marked: true }
+        }
+        outcome => outcome,
+    }
 }
 
 impl<I: Io> Talk<'_, I> {
