@@ -130,6 +130,20 @@ impl FieldKind {
         )
     }
 
+    /// True for the preconditions and the range of a request (RFC 9110 §13.1, §14.2): what a cache takes
+    /// out when it asks on its own account.
+    pub const fn is_condition(self) -> bool {
+        matches!(
+            self,
+            Self::IfMatch
+                | Self::IfNoneMatch
+                | Self::IfModifiedSince
+                | Self::IfUnmodifiedSince
+                | Self::IfRange
+                | Self::Range
+        )
+    }
+
     const fn bit(self) -> u64 {
         1 << self as u8
     }
@@ -304,12 +318,12 @@ fn is_clean_text(text: &[u8]) -> bool {
 }
 
 /// True for a byte of a token (RFC 9110 §5.6.2).
-pub(super) const fn is_token_byte(byte: u8) -> bool {
+pub(crate) const fn is_token_byte(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 
 /// True if `bytes` are a token.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
 }
 
@@ -318,7 +332,7 @@ const fn is_ows(byte: u8) -> bool {
 }
 
 /// Without optional whitespace, SP and HTAB only (RFC 9110 §5.6.3), at both ends.
-pub(super) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
+pub(crate) fn trim_ows(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = bytes {
         bytes = rest;
     }

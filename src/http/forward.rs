@@ -52,6 +52,18 @@ pub struct ResponseForward<'a> {
 
 /// Appends the request head for a backend to `out`.
 pub fn request_head(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], with: &RequestForward) {
+    request_head_asking(out, head, bytes, with, None);
+}
+
+/// As [`request_head`]; with `conditions`, whole field lines, in place of the client's own preconditions and
+/// Range (RFC 9111 §4.3.1). No line at all asks for the whole representation.
+pub fn request_head_asking(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    bytes: &[u8],
+    with: &RequestForward,
+    conditions: Option<&[u8]>,
+) {
     let host = head.host.of(bytes);
     out.reserve(bytes.len() + 2 * host.len() + with.backend_authority.len() + OWN_FIELDS_BYTES);
     let (prefix, target) = head.target.origin(head.method, bytes);
@@ -74,10 +86,12 @@ pub fn request_head(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], with: &
             FieldKind::Trailer if with.plan.framing != Framing::Chunked => {}
             FieldKind::MaxForwards if max_forwards.is_some() => {}
             kind if kind.is_hop_by_hop() => {}
+            kind if conditions.is_some() && kind.is_condition() => {}
             _ if listed.has(field) => {}
             _ => copy(out, field, bytes),
         }
     }
+    out.extend_from_slice(conditions.unwrap_or_default());
     if let Some(left) = max_forwards {
         number_line(out, b"Max-Forwards", left.saturating_sub(1));
     }
@@ -97,6 +111,17 @@ pub fn request_head(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], with: &
 
 /// Appends the head of a final response (or of an accepted 101) for a client to `out`.
 pub fn response_head(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], with: &ResponseForward) {
+    response_head_saying(out, head, bytes, with, b"");
+}
+
+/// As [`response_head`], with `extra`, whole field lines of ours, behind the fields that go on.
+pub fn response_head_saying(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    bytes: &[u8],
+    with: &ResponseForward,
+    extra: &[u8],
+) {
     out.reserve(bytes.len() + OWN_FIELDS_BYTES);
     status_line(out, head, bytes);
     let keeps_trailer = with.framing == Framing::Chunked && with.accepts_trailers;
@@ -104,11 +129,9 @@ pub fn response_head(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], with:
     if !head.fields.has(FieldKind::Date) {
         line(out, b"Date", with.date);
     }
+    out.extend_from_slice(extra);
     via(out, head.version);
-    match (with.framing, with.declared_length) {
-        (Framing::None, Some(length)) => number_line(out, b"Content-Length", length),
-        (known, _) => framing(out, known),
-    }
+    response_framing(out, with.framing, with.declared_length);
     let is_last = with.close || with.framing == Framing::UntilClose;
     // A 426 must name the protocol to upgrade to (RFC 9110 §15.5.22).
     let names_upgrade = with.framing == Framing::Tunnel
@@ -118,10 +141,25 @@ pub fn response_head(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], with:
             b"Connection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n".as_slice()
         }
         (true, _) => b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-        (false, true) => b"Connection: close\r\n\r\n",
-        (false, false) if with.keep_alive_10 => b"Connection: keep-alive\r\n\r\n",
-        (false, false) => b"\r\n",
+        (false, _) => connection_end(is_last, with.keep_alive_10),
     });
+}
+
+/// What a response says of its connection when there is no upgrade, and the end of its head.
+pub(crate) const fn connection_end(is_last: bool, keep_alive_10: bool) -> &'static [u8] {
+    match (is_last, keep_alive_10) {
+        (true, _) => b"Connection: close\r\n\r\n",
+        (false, true) => b"Connection: keep-alive\r\n\r\n",
+        (false, false) => b"\r\n",
+    }
+}
+
+/// The framing of a response, or its length as mere information.
+pub(crate) fn response_framing(out: &mut Vec<u8>, known: Framing, declared_length: Option<u64>) {
+    match (known, declared_length) {
+        (Framing::None, Some(length)) => number_line(out, b"Content-Length", length),
+        (known, _) => framing(out, known),
+    }
 }
 
 /// Appends an interim response (1xx) for an HTTP/1.1 client to `out`.
@@ -133,7 +171,7 @@ pub fn interim_head(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn status_line(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
+pub(crate) fn status_line(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     decimal(out, u64::from(head.status));
     out.push(b' ');
@@ -156,20 +194,20 @@ fn response_fields(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8], keeps_t
 
 /// The fields a Connection field removes. Only names unknown to us can be removed by it: those we know
 /// either never go on or always do (RFC 9110 §7.6.1: an option must not name a field meant for everybody).
-struct Listed<'a> {
+pub(crate) struct Listed<'a> {
     fields: &'a Fields,
     bytes: &'a [u8],
     is_any: bool,
 }
 
 impl<'a> Listed<'a> {
-    fn of(fields: &'a Fields, bytes: &'a [u8]) -> Self {
+    pub(crate) fn of(fields: &'a Fields, bytes: &'a [u8]) -> Self {
         let is_any = fields.has(FieldKind::Connection)
             && ConnectionOptions::of(fields, bytes).is_none_or(|options| options.names_others);
         Self { fields, bytes, is_any }
     }
 
-    fn has(&self, field: &Field) -> bool {
+    pub(crate) fn has(&self, field: &Field) -> bool {
         self.is_any
             && field.kind == FieldKind::Other
             && is_connection_listed(self.fields, self.bytes, field.name.of(self.bytes))
@@ -177,7 +215,7 @@ impl<'a> Listed<'a> {
 }
 
 /// The version is the one the message was received in (RFC 9110 §7.6.3).
-fn via(out: &mut Vec<u8>, received: Version) {
+pub(crate) fn via(out: &mut Vec<u8>, received: Version) {
     out.extend_from_slice(match received {
         Version::Http10 => b"Via: 1.0 balancer\r\n",
         Version::Http11 => b"Via: 1.1 balancer\r\n",
@@ -193,7 +231,7 @@ fn framing(out: &mut Vec<u8>, framing: Framing) {
 }
 
 /// Copies a field line; in one piece if it is spelled the way we spell it.
-fn copy(out: &mut Vec<u8>, field: &Field, bytes: &[u8]) {
+pub(crate) fn copy(out: &mut Vec<u8>, field: &Field, bytes: &[u8]) {
     let whole = Span { start: field.name.start, end: field.value.end.saturating_add(2) }.of(bytes);
     let name_len = field.name.len();
     let is_ours = field.value.start == field.name.end + 2
@@ -206,14 +244,14 @@ fn copy(out: &mut Vec<u8>, field: &Field, bytes: &[u8]) {
     }
 }
 
-pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn number_line(out: &mut Vec<u8>, name: &[u8], number: u64) {
+pub(crate) fn number_line(out: &mut Vec<u8>, name: &[u8], number: u64) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     decimal(out, number);
@@ -221,7 +259,7 @@ pub(super) fn number_line(out: &mut Vec<u8>, name: &[u8], number: u64) {
 }
 
 /// Appends a number in decimal.
-pub(super) fn decimal(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; DECIMAL_DIGITS_MAX];
     let mut at = digits.len();
     loop {
@@ -452,6 +490,44 @@ mod tests {
             with.accepts_trailers = true;
         });
         assert!(out.contains("\r\nTrailer: a\r\n"));
+    }
+
+    #[test]
+    fn a_cache_puts_its_own_lines_in() {
+        let input = b"GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: \"c\"\r\nIf-Match: *\r\nRange: bytes=0-1\r\n\
+                      If-Range: \"c\"\r\nIf-Modified-Since: x\r\nIf-Unmodified-Since: x\r\nA: 1\r\n\r\n";
+        let mut head = RequestHead::default();
+        head.parse(input).unwrap();
+        let with = RequestForward {
+            client: "192.0.2.1".parse().unwrap(),
+            backend_authority: "b:8080",
+            plan: framing::of_request(&head, input).unwrap(),
+            trust: PeerTrust::Unknown,
+            forwarded: false,
+        };
+        // RFC 9111 §4.3.1: our preconditions in the place of the client's
+        for conditions in ["", "If-None-Match: \"o\"\r\n"] {
+            let mut out = Vec::new();
+            request_head_asking(&mut out, &head, input, &with, Some(conditions.as_bytes()));
+            let expected = format!("GET / HTTP/1.1\r\nHost: h\r\nA: 1\r\n{conditions}{OWN}\r\n");
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        let input = b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\n";
+        let mut head = ResponseHead::default();
+        head.parse(input).unwrap();
+        let with = ResponseForward {
+            framing: Framing::Length(1),
+            declared_length: None,
+            close: false,
+            keep_alive_10: false,
+            accepts_trailers: false,
+            date: DATE,
+        };
+        let mut out = Vec::new();
+        response_head_saying(&mut out, &head, input, &with, b"A: 1\r\n");
+        let expected =
+            b"HTTP/1.1 200 OK\r\nDate: x\r\nA: 1\r\nVia: 1.1 balancer\r\nContent-Length: 1\r\n\r\n";
+        assert_eq!(out, expected);
     }
 
     #[test]
