@@ -7,12 +7,13 @@
 //! | roof | [`boot`], [`cli`], [`demo`] | argv, environment, threads |
 //! | house | [`worker`], [`control`] | one core's traffic; the agent link and name resolution |
 //! | door | [`io`] | glommio, epoll, sockets: the only floor with `unsafe` |
-//! | ground | [`http`], [`balance`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
+//! | ground | [`http`], [`cache`], [`balance`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod balance;
 pub mod boot;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod control;
