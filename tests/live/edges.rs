@@ -383,3 +383,26 @@ fn no_answer_of_ours_lands_inside_an_interim_one() {
         seen.split("\r\n\r\n").any(|head| head.rfind("HTTP/1.1 ").is_some_and(|at| at > 0));
     assert!(!is_torn, "an answer within another");
 }
+
+#[test]
+fn a_tunnel_that_breaks_is_no_tunnel_that_ended() {
+    let (listener, balancer) = chain(&[]);
+    let mut client = Client::connect(balancer.address());
+    client
+        .send(
+            b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+              Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        )
+        .expect("sent");
+    let mut backend = accept(&listener);
+    read_to(&mut backend, b"\r\n\r\n");
+    backend
+        .write_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .expect("written");
+    assert_eq!(client.any_head().expect("a head").status(), 101);
+    reset(backend);
+    let ending = client.end();
+    assert!(matches!(ending, Err(Break::Reset)), "{ending:?}");
+}
