@@ -17,6 +17,7 @@ pub mod plan;
 pub mod policy;
 pub mod served;
 pub mod status;
+pub mod store;
 pub mod stored;
 pub mod targeted;
 pub mod validation;

@@ -1,0 +1,473 @@
+//! The bytes of one stored response: written by one core while any core reads, without locks and without `unsafe`.
+//!
+//! A [`Body`] is a list of segments that never change once they are in it. The one [`BodyWriter`] collects bytes in
+//! memory of its own and puts a whole segment in; then it publishes length, number of segments and state in a single
+//! word. It knows nothing of HTTP and wakes nobody itself: it says which cores want to be rung.
+//!
+//! # Memory ordering
+//! - The writer sets a segment's cell first and stores the word with `Release` after it. A reader loads the word with
+//!   `Acquire` and looks only at segments below its count: every byte below the length it read is there and final.
+//! - Length and state are one word, so whoever sees `Complete` sees the final length with it. The length never shrinks
+//!   and nothing follows `Complete` or `Aborted`.
+//! - No wake-up is lost: a reader joins `watchers` by a read-modify-write and looks at the word once more; the writer
+//!   stores the word and takes `watchers` by a read-modify-write. Of the two, one comes later and sees the other's.
+//!
+//! Invariants: segments are not empty and follow each other without a gap; `Complete` means every byte of the
+//! response, `Aborted` that the rest will never come. A writer that is dropped has aborted.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// A handle to the bytes. The last one frees them.
+#[derive(Clone, Debug)]
+pub struct Body(Arc<Segments>);
+
+/// How far a body has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyState {
+    /// More may follow.
+    Filling,
+    /// All bytes are there.
+    Complete,
+    /// The rest will never come: nobody may take these bytes for the whole.
+    Aborted,
+}
+
+/// One look at a body: both values belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Bytes that can be read.
+    pub bytes: u64,
+    /// Whether more will come.
+    pub state: BodyState,
+}
+
+/// The bytes would go past the body's limit. None of them was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+#[derive(Debug)]
+struct Segments {
+    /// State, count of segments, length: see [`pack`].
+    published: AtomicU64,
+    /// Cores with a reader that waits for more, bit `core % 64`.
+    watchers: AtomicU64,
+    /// Most bodies are one segment.
+    first: OnceLock<Segment>,
+    rest: OnceLock<Box<Rest>>,
+}
+
+type Rest = [OnceLock<Box<[OnceLock<Segment>]>>; ROWS.len()];
+
+#[derive(Debug)]
+struct Segment {
+    start: u64,
+    bytes: Box<[u8]>,
+}
+
+/// The only one that appends to a [`Body`].
+#[derive(Debug)]
+pub struct BodyWriter {
+    body: Body,
+    pending: Vec<u8>,
+    published_bytes: u64,
+    segments: usize,
+    limit: u64,
+    expected: Option<u64>,
+    is_over: bool,
+}
+
+impl Body {
+    /// An empty body of at most `limit` bytes (itself at most [`BODY_BYTES_MAX`]) and its writer. `expected` is the
+    /// length the framing declared: a body that ends with another one has aborted.
+    pub fn begin(limit: u64, expected: Option<u64>) -> (Self, BodyWriter) {
+        let body = Self(Arc::new(Segments {
+            published: AtomicU64::new(pack(0, 0, BodyState::Filling)),
+            watchers: AtomicU64::new(0),
+            first: OnceLock::new(),
+            rest: OnceLock::new(),
+        }));
+        let writer = BodyWriter {
+            body: body.clone(),
+            pending: Vec::new(),
+            published_bytes: 0,
+            segments: 0,
+            limit: limit.min(BODY_BYTES_MAX),
+            expected,
+            is_over: false,
+        };
+        (body, writer)
+    }
+
+    /// A body that is already whole.
+    pub fn whole(bytes: &[u8]) -> Result<Self, Full> {
+        let length = bytes.len() as u64;
+        let (body, mut writer) = Self::begin(length, Some(length));
+        writer.append(bytes)?;
+        writer.complete();
+        Ok(body)
+    }
+
+    /// What can be read now (`Acquire`).
+    pub fn published(&self) -> Published {
+        let (bytes, _, state) = unpack(self.0.published.load(Ordering::Acquire));
+        Published { bytes, state }
+    }
+
+    /// From `position` to the end of its segment; empty when nothing is published there yet.
+    pub fn at(&self, position: u64) -> &[u8] {
+        let (bytes, segments, _) = unpack(self.0.published.load(Ordering::Acquire));
+        if position >= bytes {
+            return &[];
+        }
+        let segment = self.segment(self.find(position, segments));
+        &segment.bytes[place(position - segment.start)..]
+    }
+
+    /// The published bytes of `range` as they lie, for a vectored write.
+    pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let (bytes, segments, _) = unpack(self.0.published.load(Ordering::Acquire));
+        let end = range.end.min(bytes);
+        let first = if range.start < end { self.find(range.start, segments) } else { segments };
+        (first..segments).map(|number| self.segment(number)).map_while(move |segment| {
+            let from = range.start.max(segment.start) - segment.start;
+            let to = end.saturating_sub(segment.start).min(segment.bytes.len() as u64);
+            (from < to).then(|| &segment.bytes[place(from)..place(to)])
+        })
+    }
+
+    /// Asks for `core` to be rung once more is published. To be followed by another look at the body: what was
+    /// published before this call is not announced again.
+    pub fn watch(&self, core: u32) {
+        self.0.watchers.fetch_or(1 << (core % u64::BITS), Ordering::AcqRel);
+    }
+
+    /// Whether both are handles to the same bytes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Number of the segment that holds `position`, which lies below the published length.
+    fn find(&self, position: u64, segments: usize) -> usize {
+        let (mut low, mut high) = (0, segments);
+        while low + 1 < high {
+            let middle = low.midpoint(high);
+            if self.segment(middle).start <= position {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn segment(&self, number: usize) -> &Segment {
+        let cell = match cell_of(number) {
+            None => Some(&self.0.first),
+            Some((row, column)) => {
+                self.0.rest.get().and_then(|rest| rest[row].get()).map(|cells| &cells[column])
+            }
+        };
+        cell.and_then(OnceLock::get).expect("segments below the published count are set")
+    }
+}
+
+impl BodyWriter {
+    /// Takes `bytes`; readers see them with the next full segment, [`flush`](Self::flush) or
+    /// [`complete`](Self::complete).
+    pub fn append(&mut self, mut bytes: &[u8]) -> Result<(), Full> {
+        let allowed = self.limit.min(self.expected.unwrap_or(u64::MAX));
+        if self.bytes() + bytes.len() as u64 > allowed {
+            return Err(Full);
+        }
+        while !bytes.is_empty() {
+            if self.pending.is_empty() {
+                self.pending.reserve_exact(self.capacity_for(bytes.len()));
+            }
+            let taken = bytes.len().min(SEGMENT_BYTES - self.pending.len());
+            self.pending.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.pending.len() == SEGMENT_BYTES {
+                self.publish(BodyState::Filling);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows readers what was appended. Pieces small in relation to what is there are kept back until more comes, so
+    /// that a body which trickles in does not become thousands of segments.
+    pub fn flush(&mut self) {
+        if self.pending.len() as u64 * FLUSH_SHARE > self.published_bytes {
+            self.publish(BodyState::Filling);
+        }
+    }
+
+    /// Ends the body. The state says whether it is whole: short of the expected length, it has aborted.
+    pub fn complete(mut self) -> BodyState {
+        let is_whole = self.expected.is_none_or(|expected| expected == self.bytes());
+        let state = if is_whole { BodyState::Complete } else { BodyState::Aborted };
+        self.is_over = true;
+        self.publish(state);
+        state
+    }
+
+    /// Bytes taken so far, published or not.
+    pub fn bytes(&self) -> u64 {
+        self.published_bytes + self.pending.len() as u64
+    }
+
+    /// The cores to ring, bit `core % 64`, each once for every [`Body::watch`].
+    pub fn take_watchers(&self) -> u64 {
+        take_watchers(&self.body)
+    }
+
+    /// A reader's handle.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// No more than is needed where the length is known; whole segments once the first was full.
+    fn capacity_for(&self, arriving: usize) -> usize {
+        match self.expected {
+            Some(expected) => (expected - self.published_bytes).min(SEGMENT_BYTES as u64) as usize,
+            None if self.published_bytes >= SEGMENT_BYTES as u64 => SEGMENT_BYTES,
+            None => arriving.min(SEGMENT_BYTES),
+        }
+    }
+
+    fn publish(&mut self, state: BodyState) {
+        if !self.pending.is_empty() {
+            let bytes = std::mem::take(&mut self.pending).into_boxed_slice();
+            let (start, length) = (self.published_bytes, bytes.len() as u64);
+            let segments = &self.body.0;
+            let cell = match cell_of(self.segments) {
+                None => &segments.first,
+                Some((row, column)) => {
+                    let rest = segments.rest.get_or_init(Box::default);
+                    &rest[row].get_or_init(|| (0..ROWS[row]).map(|_| OnceLock::new()).collect())
+                        [column]
+                }
+            };
+            cell.set(Segment { start, bytes }).expect("one writer sets each cell once");
+            self.published_bytes += length;
+            self.segments += 1;
+        }
+        let word = pack(self.published_bytes, self.segments, state);
+        self.body.0.published.store(word, Ordering::Release);
+    }
+}
+
+impl Drop for BodyWriter {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.publish(BodyState::Aborted);
+        }
+    }
+}
+
+/// As [`BodyWriter::take_watchers`], for after the end, when there is no writer any more.
+pub fn take_watchers(body: &Body) -> u64 {
+    body.0.watchers.swap(0, Ordering::AcqRel)
+}
+
+/// Row and column of a segment behind the first.
+fn cell_of(number: usize) -> Option<(usize, usize)> {
+    let mut column = number.checked_sub(1)?;
+    for (row, cells) in ROWS.iter().enumerate() {
+        if column < *cells {
+            return Some((row, column));
+        }
+        column -= cells;
+    }
+    unreachable!("flush and SEGMENT_BYTES keep a body of BODY_BYTES_MAX below SEGMENTS_MAX")
+}
+
+/// Bits 0–1 state, 2–17 count of segments, 18–63 length.
+const fn pack(bytes: u64, segments: usize, state: BodyState) -> u64 {
+    bytes << 18 | (segments as u64) << 2 | state as u64
+}
+
+const fn unpack(word: u64) -> (u64, usize, BodyState) {
+    let state = match word & 3 {
+        0 => BodyState::Filling,
+        1 => BodyState::Complete,
+        _ => BodyState::Aborted,
+    };
+    (word >> 18, (word >> 2 & 0xffff) as usize, state)
+}
+
+/// An offset inside a segment.
+fn place(offset: u64) -> usize {
+    usize::try_from(offset).expect("a segment is at most SEGMENT_BYTES long")
+}
+
+/// Largest segment. A length known to be shorter gets a segment of just its size.
+pub const SEGMENT_BYTES: usize = 64 * 1024;
+/// Longest body there is room for. Longer than any stored object: a fill that outgrows the store's cap is withdrawn
+/// from it, and may still run on for readers that had joined.
+pub const BODY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A flush publishes at least one part in so many of what is published.
+const FLUSH_SHARE: u64 = 32;
+/// Segments behind the first, allocated row by row as the body grows.
+const ROWS: [usize; 4] = [8, 32, 128, 1024];
+const SEGMENTS_MAX: usize = 1 + ROWS[0] + ROWS[1] + ROWS[2] + ROWS[3];
+
+/// Full segments, and the flushed ones in between: each makes the body longer by more than 1/32 until a flush needs a full
+/// segment anyway, and 1.03125^570 is more than 32 MiB.
+const _: () = assert!(BODY_BYTES_MAX as usize / SEGMENT_BYTES + 570 < SEGMENTS_MAX);
+const _: () = assert!(SEGMENTS_MAX < 1 << 16 && BODY_BYTES_MAX < 1 << 46);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letters(count: usize) -> Vec<u8> {
+        (0..count).map(|at| (at % 251) as u8).collect()
+    }
+
+    fn read(body: &Body, range: Range<u64>) -> Vec<u8> {
+        body.slices(range).flatten().copied().collect()
+    }
+
+    #[test]
+    fn a_reader_sees_what_was_published_and_nothing_else() {
+        let (body, mut writer) = Body::begin(1000, None);
+        writer.append(b"hello ").unwrap();
+        assert_eq!(body.published(), Published { bytes: 0, state: BodyState::Filling });
+        assert_eq!(body.at(0), b"");
+        writer.flush();
+        assert_eq!(body.at(0), b"hello ");
+        assert_eq!(body.at(6), b"");
+        writer.append(b"world").unwrap();
+        assert_eq!(body.published().bytes, 6);
+        assert_eq!(writer.bytes(), 11);
+        assert_eq!(writer.complete(), BodyState::Complete);
+        assert_eq!(body.published(), Published { bytes: 11, state: BodyState::Complete });
+        assert_eq!(body.at(8), b"rld");
+        assert_eq!(read(&body, 4..8), b"o wo");
+        assert_eq!(read(&body, 4..99), b"o world");
+        assert_eq!(read(&body, 11..99), b"");
+    }
+
+    #[test]
+    fn every_position_is_found_over_many_segments() {
+        let all = letters(5 * SEGMENT_BYTES + 77);
+        let (body, mut writer) = Body::begin(BODY_BYTES_MAX, None);
+        for piece in all.chunks(9973) {
+            writer.append(piece).unwrap();
+            writer.flush();
+        }
+        writer.complete();
+        for at in (0..all.len()).step_by(331) {
+            assert_eq!(body.at(at as u64)[0], all[at], "{at}");
+            let end = (at + 100_000).min(all.len());
+            assert_eq!(read(&body, at as u64..end as u64), all[at..end], "{at}");
+        }
+        assert_eq!(read(&body, 0..u64::MAX), all);
+    }
+
+    #[test]
+    fn the_limit_and_the_expected_length_refuse_whole_appends() {
+        let (_, mut writer) = Body::begin(10, None);
+        writer.append(&[0; 10]).unwrap();
+        assert_eq!(writer.append(&[0]), Err(Full));
+        assert_eq!(writer.bytes(), 10);
+        let (_, mut writer) = Body::begin(10, Some(3));
+        assert_eq!(writer.append(&[0; 4]), Err(Full));
+        let (_, mut writer) = Body::begin(u64::MAX, None);
+        writer.append(&vec![0; BODY_BYTES_MAX as usize]).unwrap();
+        assert_eq!(writer.append(&[0]), Err(Full));
+    }
+
+    #[test]
+    fn short_or_dropped_is_aborted() {
+        let (body, mut writer) = Body::begin(10, Some(3));
+        writer.append(&[0; 2]).unwrap();
+        assert_eq!(writer.complete(), BodyState::Aborted);
+        assert_eq!(body.published(), Published { bytes: 2, state: BodyState::Aborted });
+        let (body, writer) = Body::begin(10, None);
+        drop(writer);
+        assert_eq!(body.published(), Published { bytes: 0, state: BodyState::Aborted });
+        assert_eq!(Body::whole(b"").unwrap().published().state, BodyState::Complete);
+    }
+
+    #[test]
+    fn the_worst_trickle_fits_the_table() {
+        let (body, mut writer) = Body::begin(BODY_BYTES_MAX, None);
+        // The least that each flush lets through makes the most segments.
+        while writer.bytes() < BODY_BYTES_MAX {
+            let least = (writer.published_bytes / FLUSH_SHARE + 1).min(SEGMENT_BYTES as u64);
+            let piece = vec![1; least.min(BODY_BYTES_MAX - writer.bytes()) as usize];
+            writer.append(&piece).unwrap();
+            writer.flush();
+        }
+        assert!(writer.segments > 600 && writer.segments < SEGMENTS_MAX, "{}", writer.segments);
+        assert_eq!(writer.complete(), BodyState::Complete);
+        assert_eq!(body.published().bytes, BODY_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_watcher_is_rung_once() {
+        let (body, writer) = Body::begin(10, None);
+        body.watch(3);
+        body.watch(67);
+        body.watch(5);
+        assert_eq!(writer.take_watchers(), 1 << 3 | 1 << 5);
+        assert_eq!(writer.take_watchers(), 0);
+        body.watch(0);
+        drop(writer);
+        assert_eq!(take_watchers(&body), 1);
+    }
+
+    #[test]
+    fn readers_on_other_threads_see_a_prefix_and_then_the_truth() {
+        for (round, ends_well) in [true, false].into_iter().cycle().take(20).enumerate() {
+            let all = letters(3 * SEGMENT_BYTES + 1000 * round);
+            let (body, mut writer) = Body::begin(BODY_BYTES_MAX, None);
+            std::thread::scope(|scope| {
+                let readers: Vec<_> = (0..3)
+                    .map(|_| (body.clone(), &all))
+                    .map(|(body, all)| scope.spawn(move || follow(&body, all)))
+                    .collect();
+                for piece in all.chunks(777 + round) {
+                    writer.append(piece).unwrap();
+                    writer.flush();
+                }
+                if ends_well {
+                    writer.complete();
+                } else {
+                    drop(writer);
+                }
+                for reader in readers {
+                    let wanted = if ends_well { BodyState::Complete } else { BodyState::Aborted };
+                    assert_eq!(reader.join().unwrap(), wanted);
+                }
+            });
+        }
+    }
+
+    /// Reads to the end, checking each byte; the state at the end.
+    fn follow(body: &Body, all: &[u8]) -> BodyState {
+        let mut seen = 0;
+        loop {
+            let published = body.published();
+            while (seen as u64) < published.bytes {
+                let bytes = body.at(seen as u64);
+                assert!(!bytes.is_empty(), "{seen} lies below {published:?}");
+                assert_eq!(bytes, &all[seen..seen + bytes.len()]);
+                seen += bytes.len();
+            }
+            match published.state {
+                BodyState::Filling => std::hint::spin_loop(),
+                state => {
+                    let now = body.published();
+                    assert_eq!(now, published, "nothing follows the end");
+                    assert_eq!(seen as u64, now.bytes);
+                    assert!(state == BodyState::Aborted || seen == all.len());
+                    return state;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Tables whose keys are hashes already: keyed per process, so that no client chooses where they fall.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Hashes nothing again. One multiplication spreads numbers that are counted up rather than hashed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spread(u64);
+
+pub(super) type ByHash = BuildHasherDefault<Spread>;
+
+impl Hasher for Spread {
+    fn write_u64(&mut self, word: u64) {
+        // The odd number next to 2^64 divided by the golden ratio; hashbrown wants entropy at both ends.
+        let product = u128::from(word) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = product as u64 ^ (product >> 64) as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 ^ u64::from(*byte)));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
