@@ -459,7 +459,7 @@ mod tests {
                 seen += bytes.len();
             }
             match published.state {
-                BodyState::Filling => std::hint::spin_loop(),
+                BodyState::Filling => std::thread::yield_now(),
                 state => {
                     let now = body.published();
                     assert_eq!(now, published, "nothing follows the end");

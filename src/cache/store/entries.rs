@@ -226,8 +226,7 @@ impl<P> Store<P> {
     }
 
     fn has_room_for(&self, weight: u64) -> bool {
-        self.queues.bytes() + weight <= self.limits.bytes
-            && self.queues.len() < self.limits.entries
+        self.queues.bytes() + weight <= self.limits.bytes && self.queues.len() < self.limits.entries
     }
 
     pub(super) fn is_too_large(&self, body_bytes: u64, weight: u64) -> bool {

@@ -10,8 +10,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::object::{Handle, Key, Object};
 use super::Generations;
+use super::object::{Handle, Key, Object};
 use crate::time::Instant;
 
 /// What requests of one core share: cloning it counts without an atomic operation.
@@ -24,6 +24,8 @@ pub struct L1<P> {
     slots: Box<[Option<Slot<P>>]>,
     /// Next slot to be swept.
     hand: usize,
+    /// Where the search for the least wanted of a set begins, so that newcomers do not push out each other.
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl<P> L1<P> {
     /// An empty table of `slots` handles, rounded up to a power of two.
     pub fn new(slots: usize, generations: Arc<Generations>) -> Self {
         let slots = slots.max(WAYS).next_power_of_two();
-        Self { generations, slots: (0..slots).map(|_| None).collect(), hand: 0 }
+        Self { generations, slots: (0..slots).map(|_| None).collect(), hand: 0, turn: 0 }
     }
 
     /// A handle to a variant of `key` that may be used now and that `is_wanted` takes. Allocates nothing.
@@ -82,7 +84,10 @@ impl<P> L1<P> {
                     && held.kept.key() == object.key()
             })
         });
-        let at = same.or_else(|| set.iter().position(Option::is_none)).unwrap_or_else(|| age(set));
+        let at = same.or_else(|| set.iter().position(Option::is_none)).unwrap_or_else(|| {
+            self.turn = (self.turn + 1) % WAYS;
+            age(set, self.turn)
+        });
         let kept = Rc::new(object);
         &set[at].insert(Slot { hash, fresh_until, kept, hits: 0, is_wanted: false }).kept
     }
@@ -119,13 +124,13 @@ impl<P> L1<P> {
     }
 }
 
-/// The least wanted slot of a full set; the others age by as much as it falls short.
-fn age<P>(set: &mut [Option<Slot<P>>]) -> usize {
-    let hits = |slot: &Option<Slot<P>>| slot.as_ref().map_or(0, |held| held.hits);
-    let least = set.iter().map(hits).min().unwrap_or(0);
-    // One at least, or a slot that was hot for a moment would stay for good.
-    set.iter_mut().flatten().for_each(|held| held.hits = held.hits.saturating_sub(least.max(1)));
-    set.iter().position(|slot| hits(slot) == 0).unwrap_or(0)
+/// The least wanted slot of a full set, from `turn` on. All age by one hit, or a slot that was hot for a moment would
+/// stay for good.
+fn age<P>(set: &mut [Option<Slot<P>>], turn: usize) -> usize {
+    let hits = |at: &usize| set[*at].as_ref().map_or(0, |held| held.hits);
+    let least = (turn..turn + WAYS).map(|at| at % WAYS).min_by_key(hits).unwrap_or(turn);
+    set.iter_mut().flatten().for_each(|held| held.hits = held.hits.saturating_sub(1));
+    least
 }
 
 /// Slots of a core's table, about 100 bytes each with what they point to.
@@ -144,8 +149,7 @@ mod tests {
     }
 
     fn object(hash: u64, generation: u64, variant: u64) -> Handle<u64> {
-        let terms =
-            Terms { hash, generation, variant, head_bytes: 0, keep_until: at(u64::MAX) };
+        let terms = Terms { hash, generation, variant, head_bytes: 0, keep_until: at(u64::MAX) };
         Object::new(terms, &hash.to_le_bytes(), variant, Body::whole(b"body").unwrap())
     }
 
@@ -165,7 +169,10 @@ mod tests {
         l1.insert(object(1, 0, 7), at(10));
         assert!(get(&mut l1, 1, 9, 7));
         assert!(!get(&mut l1, 1, 9, 8), "another variant");
-        assert!(l1.get(Key { hash: 1, bytes: b"other" }, at(9), |_| true).is_none(), "the full key");
+        assert!(
+            l1.get(Key { hash: 1, bytes: b"other" }, at(9), |_| true).is_none(),
+            "the full key"
+        );
         assert!(!get(&mut l1, 1, 10, 7) && l1.is_empty(), "past its instant");
         l1.insert(object(1, 0, 7), at(10));
         generations.bump(1);

@@ -217,7 +217,10 @@ impl Leases {
 
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check_invariants(&self) {
-        assert_eq!(self.waiters, self.by_hash.values().map(|held| held.waiters.len()).sum());
+        assert_eq!(
+            self.waiters,
+            self.by_hash.values().map(|held| held.waiters.len()).sum::<usize>()
+        );
         assert!(self.by_hash.len() <= LEASES_MAX && self.waiters <= WAITERS_MAX);
         let live = self.deadlines.iter().filter(|(_, hash, ticket)| {
             self.by_hash.get(hash).is_some_and(|held| held.ticket == *ticket)

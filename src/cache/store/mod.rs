@@ -5,7 +5,7 @@
 //! an opaque policy `P`. It does no I/O, wakes nobody and bumps no generation.
 //!
 //! - [`Body`]: bytes that one core appends and all may read. [`Object`]: key, policy and body under a [`Handle`].
-//! - [`Store`]: index, variants, budgets, eviction ([S3-FIFO](s3fifo)), expiry, leases.
+//! - [`Store`]: index, variants, budgets, eviction (S3-FIFO), expiry, leases.
 //! - [`Generations`]: invalidation that waits for nobody. [`L1`]: a core's own handles to what it served lately.
 //!
 //! A fill is counted as it grows and *pinned*: it is not evicted, its key neither. Evictions per call are limited; a
@@ -28,7 +28,9 @@ mod vocabulary;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-pub use body::{BODY_BYTES_MAX, Body, BodyState, BodyWriter, Full, Published, SEGMENT_BYTES, take_watchers};
+pub use body::{
+    BODY_BYTES_MAX, Body, BodyState, BodyWriter, Full, Published, SEGMENT_BYTES, take_watchers,
+};
 pub use generations::{GENERATION_SLOTS, Generations};
 pub use l1::{Kept, L1, L1_SLOTS};
 pub use lease::{LEASES_MAX, Lease, WAITERS_MAX, Waiter};
@@ -246,8 +248,7 @@ impl<P> Store<P> {
             self.hand = if self.hand + 1 < self.slab.len() { self.hand + 1 } else { 0 };
             let generations = Arc::clone(&self.generations);
             expired += self.remove_variants(self.hand as u32, Why::Expired, |variant| {
-                variant.object.terms().keep_until <= now
-                    || !variant.object.is_usable(&generations)
+                variant.object.terms().keep_until <= now || !variant.object.is_usable(&generations)
             });
         }
         self.make_room();
