@@ -316,3 +316,47 @@ fn uncacheable_and_late_keys_do_not_queue_up() {
     lease(&mut store, 1, 15_000);
     assert_eq!(store.counters().late_leases, 1);
 }
+
+#[test]
+fn a_key_that_could_be_stored_after_all_is_waited_for_again() {
+    let (mut store, _) = shard(1 << 20, 100);
+    let first = lease(&mut store, 1, 0);
+    store.end(first, End::Uncacheable(at(3000)));
+    store.put(whole(1, 0, 10));
+    assert!(matches!(ask(&mut store, 1, 1, Use::Refill), Answer::Lease { .. }));
+}
+
+#[test]
+fn an_insert_evicts_even_where_everything_is_in_demand() {
+    let (mut store, _) = shard(1 << 30, 1000);
+    for hash in 0..1000 {
+        store.put(whole(hash << 40, 0, 0));
+    }
+    // At first all are in the small queue, then most are in the main queue.
+    for round in 1..10 {
+        (0..round * 1000).for_each(|hash| (0..5).for_each(|_| store.touch(hash << 40)));
+        for hash in round * 1000..round * 1000 + 10 {
+            assert_eq!(store.put(whole(hash << 40, 0, 0)), Put::Stored);
+            assert_eq!(store.gauges().entries, 1000);
+        }
+    }
+}
+
+#[test]
+fn what_comes_back_soon_is_kept_longer() {
+    let (mut store, _) = shard(1 << 30, 100);
+    let (back, scan) = (1 << 40, 2..1000);
+    for hash in scan.clone().take(200) {
+        store.put(whole(hash << 40, 0, 0));
+    }
+    store.put(whole(back, 0, 0));
+    let mut scan = scan.skip(200);
+    while store.index.contains_key(&back) {
+        store.put(whole(scan.next().unwrap() << 40, 0, 0));
+    }
+    store.put(whole(back, 0, 0));
+    for hash in scan.take(500) {
+        store.put(whole(hash << 40, 0, 0));
+    }
+    assert!(holds(&mut store, back, 0), "it went to the main queue at once");
+}

@@ -59,7 +59,7 @@ pub enum Answer<P> {
 pub enum Put {
     /// It is whole and stored.
     Stored,
-    /// It is found by lookups, and pinned until [`Store::poll`] has seen it whole.
+    /// It is found by lookups, and pinned until [`Store::poll`](super::Store::poll) has seen it whole.
     Filling(Fill),
     /// It is not in the store: relay it without.
     Refused(Refusal),
