@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::agent::Agent;
 use crate::support::balancer::Balancer;
-use crate::support::client::Client;
+use crate::support::client::{Client, Response};
 use crate::support::origin::Origin;
 use crate::support::traffic::Traffic;
 use crate::support::wait;
@@ -22,6 +22,11 @@ fn assert_shares(what: &str, shares: &BTreeMap<String, u64>, scores: &[(&str, f6
             "{what}: {name} has {is:.2} %, due are {due:.2} %: {shares:?}"
         );
     }
+}
+
+/// Whether every worker answers so: sixteen new connections reach each one's listener with near certainty.
+fn on_every_core(balancer: &Balancer, is_so: impl Fn(&Response) -> bool) -> bool {
+    (0..16).all(|_| is_so(&Client::connect(balancer.address()).get("/")))
 }
 
 #[test]
@@ -63,11 +68,9 @@ fn a_new_frame_is_in_force_on_every_core() {
     let only = |live: &str, idle: &str| agent.push_set(&[(live, 50.0, "LU"), (idle, 0.0, "LU")]);
     only(&first, &second);
     let balancer = Balancer::run(&["--agent", &agent.url(), "--cores", "all"]);
-    let mut probe = Client::connect(balancer.address());
     wait::until("the first frame is in force", Duration::from_secs(5), || {
-        probe.get("/").status() == 200
+        on_every_core(&balancer, |answer| answer.status() == 200)
     });
-    // Sixteen connections reach every worker's listener with near certainty.
     let traffic = Traffic::start(balancer.address(), 16);
     traffic.flows(500);
     for round in 0..10 {
@@ -96,7 +99,7 @@ fn sundown_is_at_once_and_cuts_nothing() {
     let balancer = Balancer::run(&["--agent", &agent.url(), "--cores", "all"]);
     let mut held: Vec<Client> = (0..8).map(|_| Client::connect(balancer.address())).collect();
     wait::until("the first frame is in force", Duration::from_secs(5), || {
-        held[0].get("/").status() == 200
+        held.iter_mut().all(|client| client.get("/").status() == 200)
     });
     for client in &mut held {
         client
@@ -108,7 +111,9 @@ fn sundown_is_at_once_and_cuts_nothing() {
     });
     agent.push_set(&[(&first, 50.0, "SUNDOWN"), (&second, 10.0, "LU")]);
     let mut fresh = Client::connect(balancer.address());
-    wait::until("SUNDOWN is in force", Duration::from_secs(5), || fresh.get("/").origin() == "b");
+    wait::until("SUNDOWN is in force", Duration::from_secs(5), || {
+        on_every_core(&balancer, |answer| answer.origin() == "b")
+    });
     let traffic = Traffic::start(balancer.address(), 16);
     traffic.flows(1_000);
     assert_eq!(traffic.by_origin().get("a"), None, "a draining backend gets no new request");
