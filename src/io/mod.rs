@@ -54,7 +54,8 @@ pub trait Io: Clone + 'static {
     /// Moves the tags of watched streams on which something happened into `tags` and is ready when there is any.
     /// One task at a time may wait here.
     fn poll_stirred(&self, cx: &mut Context<'_>, tags: &mut Vec<u64>) -> Poll<()>;
-    /// Wakes every task that waits on a stream, a listener or a timer of this core, so that it looks at the world anew.
+    /// Wakes every task that waits on a stream, a listener or a timer of this core, so that it looks at the world anew:
+    /// its next read or accept asks the kernel.
     fn rouse(&self);
 }
 

@@ -47,11 +47,6 @@ impl Slots {
         }
     }
 
-    /// How many slots there are, free ones included.
-    pub(super) fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     /// A slot with the given readiness, nobody waiting.
     pub(super) fn claim(&mut self, bits: u8) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
@@ -238,12 +233,13 @@ impl Slots {
         Poll::Ready(())
     }
 
-    /// Wakes every waiting task.
-    pub(super) fn rouse(&self) {
-        for slot in &self.slots {
+    /// Wakes every waiting task. What it waits for may have come since the last event: reading is worth a try.
+    pub(super) fn rouse(&mut self) {
+        for slot in &mut self.slots {
             if slot.bits & WAITING != 0
                 && let Some(waker) = &slot.waker
             {
+                slot.bits |= READABLE;
                 waker.wake_by_ref();
             }
         }
@@ -304,6 +300,20 @@ mod tests {
         slots.raise(slots.token(slot), READABLE);
         assert!(slots.poll(slot, Interest::WRITE, &cx).0.is_pending());
         assert!(slots.poll(slot, Interest::READ, &cx).0.is_ready());
+    }
+
+    #[test]
+    fn who_is_roused_may_read_before_an_event_says_so() {
+        let mut slots = Slots::new();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let cx = Context::from_waker(&waker);
+        let (waiting, other) = (slots.claim(0), slots.claim(0));
+        assert!(slots.poll(waiting, Interest::READ, &cx).0.is_pending());
+        slots.rouse();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(slots.poll(waiting, Interest::READ, &cx).0.is_ready());
+        assert!(slots.poll(other, Interest::READ, &cx).0.is_pending());
     }
 
     #[test]

@@ -431,8 +431,9 @@ impl<I: Io> Talk<'_, I> {
         };
         self.client.set_deadline(client_by);
         self.upstream.set_deadline(self.backend_clock.by(timeouts.request));
-        let (client, upstream) =
-            wait::either(self.client, of_client, self.upstream, of_upstream).await;
+        // With nothing wanted of the backend, its reset has nothing to tell yet: what it sent before is to be read first.
+        let watched = (of_upstream != Interest::NONE).then_some(of_upstream);
+        let (client, upstream) = wait::either(self.client, of_client, self.upstream, watched).await;
         if client.is_reset {
             return Err(Outcome::ClientGone(Gone::Left));
         }

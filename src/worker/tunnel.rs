@@ -62,11 +62,12 @@ pub(super) async fn tunnel<I: Io>(
             last_moved = Some(moved);
             client.set_deadline(Some(shard.now() + shard.config.timeouts.tunnel));
         }
-        let (status, _) = wait::either(client, of_client, upstream, of_upstream).await;
-        if status.is_reset {
+        let (near, far) = wait::either(client, of_client, upstream, Some(of_upstream)).await;
+        // A backend that is read from tells of its reset behind its last bytes.
+        if near.is_reset || (far.is_reset && !of_upstream.read) {
             return break_off(client, upstream);
         }
-        if status.is_expired {
+        if near.is_expired {
             return;
         }
     }

@@ -10,18 +10,18 @@ pub(super) async fn ready<S: Stream>(stream: &S, interest: Interest) -> Status {
     poll_fn(|cx| stream.poll_ready(cx, interest)).await
 }
 
-/// Until either is [`ready`]. The client is always watched, if only for a reset; the backend only when something is
-/// wanted of it (a reset is sticky, and would make a wait for nothing return at once for ever).
+/// Until either is [`ready`]. `None` does not watch the backend at all, not even for a reset (which is sticky, and would
+/// make a wait by somebody who does not act on it return at once for ever).
 pub(super) async fn either<S: Stream>(
     client: &S,
     of_client: Interest,
     upstream: &S,
-    of_upstream: Interest,
+    of_upstream: Option<Interest>,
 ) -> (Status, Status) {
     poll_fn(|cx| {
         let client_ready = client.poll_ready(cx, of_client).is_ready();
         let upstream_ready =
-            of_upstream != Interest::NONE && upstream.poll_ready(cx, of_upstream).is_ready();
+            of_upstream.is_some_and(|interest| upstream.poll_ready(cx, interest).is_ready());
         if client_ready || upstream_ready {
             Poll::Ready((client.status(), upstream.status()))
         } else {

@@ -386,6 +386,15 @@ fn no_answer_of_ours_lands_inside_an_interim_one() {
 
 #[test]
 fn a_tunnel_that_breaks_is_no_tunnel_that_ended() {
+    broken_tunnel(false);
+}
+
+#[test]
+fn a_half_closed_tunnel_that_breaks_does_not_wait_for_its_timeout() {
+    broken_tunnel(true);
+}
+
+fn broken_tunnel(is_half_closed: bool) {
     let (listener, balancer) = chain(&[]);
     let mut client = Client::connect(balancer.address());
     client
@@ -402,7 +411,14 @@ fn a_tunnel_that_breaks_is_no_tunnel_that_ended() {
         )
         .expect("written");
     assert_eq!(client.any_head().expect("a head").status(), 101);
+    if is_half_closed {
+        backend.shutdown(Shutdown::Write).expect("half closed");
+        client.end().expect("the end of one direction is passed on");
+    }
     reset(backend);
-    let ending = client.end();
-    assert!(matches!(ending, Err(Break::Reset)), "{ending:?}");
+    match is_half_closed {
+        false => assert!(matches!(client.end(), Err(Break::Reset))),
+        // Nothing more can be read, so the reset shows in what is sent.
+        true => wait::until("the break is passed on", PATIENCE, || client.send(b"x").is_err()),
+    }
 }
