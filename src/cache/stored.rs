@@ -79,7 +79,7 @@ pub struct StoredField<'a> {
 }
 
 impl<'a> StoredHead<'a> {
-    /// Reads what [`write`] or [`super::validation::merge`] wrote.
+    /// Reads what [`write()`] or [`super::validation::merge`] wrote.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
