@@ -194,9 +194,6 @@ fn is_same_authority(one: &[u8], other: &[u8], scheme: &str) -> bool {
 fn without_default_port<'a>(authority: &'a [u8], scheme: &str) -> &'a [u8] {
     let Some(at) = authority.iter().rposition(|&b| b == b':') else { return authority };
     let mut port = &authority[at + 1..];
-    if port.contains(&b']') {
-        return authority;
-    }
     while let [b'0', rest @ ..] = port {
         port = rest;
     }

@@ -151,6 +151,14 @@ fn plans() {
     assert!(head.is_head && !head.may_store && !head.has_range);
     assert!(lookup("GET", "Cache-Control: only-if-cached").asked.only_if_cached);
 
+    // A site that does not let clients bust its cache does not let them fill it against their word, either
+    let (busting, framing, text) = request("GET", "/", "Cache-Control: no-store, no-cache");
+    let deaf = CacheSettings { honours_requests: false, ..settings };
+    let Plan::Lookup(lookup) = Plan::of_request(&busting, text.as_bytes(), &framing, &deaf) else {
+        panic!("a lookup");
+    };
+    assert!(!lookup.may_store && !lookup.asked.no_cache && !lookup.asked.no_store);
+
     let text = b"GET / HTTP/1.0\r\n\r\n";
     let mut head = RequestHead::default();
     head.parse(text).unwrap();

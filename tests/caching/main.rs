@@ -3,6 +3,7 @@
 
 mod conditions;
 mod directives;
+mod freshening;
 mod heads;
 mod keys;
 mod properties;

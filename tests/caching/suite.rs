@@ -92,6 +92,7 @@ fn static_files_without_a_word() {
         );
     }
     assert!(!is_reused(&mut safe(), "/b.css", 404, "", 1));
+    assert!(!is_reused(&mut rfc(), "/b.css", 200, "Set-Cookie: a=b", 1));
     let mut off = safe();
     off.settings.static_ttl = std::time::Duration::ZERO;
     assert!(!is_reused(&mut off, "/b.css", 200, "", 1));

@@ -395,7 +395,9 @@ fn cdn_cache_control() {
         runs(&[(id, "", &said(cdn, others), "", expected)]);
     }
     // It replaces the policy wholly: Expires and max-age are not asked once it speaks (RFC 9213 §2.2)
-    runs(&[("no freshness of its own", "", &said("foo", "Cache-Control: max-age=9"), "", Not)]);
+    for others in ["Cache-Control: max-age=9", "Expires: {9}|Date: {0}"] {
+        runs(&[("no freshness of its own", "", &said("foo", others), "", Not)]);
+    }
 }
 
 #[test]

@@ -101,9 +101,39 @@ fn what_a_client_refuses_is_not_called_stale() {
     ] {
         assert_eq!(policy.verdict(&asked, at(ms)), expected, "{asked:?} {ms}");
     }
+    // However young: 0 asks for the origin
+    let newborn = self::policy("Cache-Control: max-age=10");
+    let reload = RequestDirectives { max_age: Some(0), ..none };
+    assert_eq!(newborn.verdict(&reload, at(0)), refused);
     let late = RequestDirectives { max_stale: Some(2), max_age: Some(12), ..none };
     assert_eq!(policy.verdict(&late, at(11_000)), Verdict::StaleAccepted);
     assert_ne!(policy.verdict(&late, at(11_001)), Verdict::StaleAccepted);
+}
+
+#[test]
+fn errors_are_bridged_only_where_the_origin_has_agreed() {
+    let none = RequestDirectives::default();
+    let on_error = |fields: &str, mode| {
+        let settings = CacheSettings { mode, ..CacheSettings::default() };
+        let judged = judge("", fields, 0, &settings);
+        let Storability::Yes(policy) = judged else { panic!("{fields}: {judged:?}") };
+        match policy.verdict(&none, at(3000)) {
+            Verdict::Validate { on_error_until, .. } => on_error_until,
+            other => panic!("{fields}: {other:?}"),
+        }
+    };
+    for (fields, safe, rfc) in [
+        ("Cache-Control: max-age=2", Some(at(62_000)), Some(at(62_000))),
+        ("Cache-Control: max-age=2, stale-if-error=9", Some(at(11_000)), Some(at(11_000))),
+        // RFC 9111 §5.2.2.10: what is written counts in safe mode, the default does not
+        ("Cache-Control: s-maxage=2, stale-while-revalidate=1", None, None),
+        ("Cache-Control: s-maxage=2, stale-if-error=9", Some(at(11_000)), None),
+    ] {
+        assert_eq!(on_error(fields, CacheMode::Safe), safe, "{fields}");
+        assert_eq!(on_error(fields, CacheMode::Rfc), rfc, "{fields}");
+    }
+    // Nothing said of freshness is no consent to be represented
+    assert_eq!(on_error("ETag: \"a\"", CacheMode::Rfc), None);
 }
 
 #[test]
