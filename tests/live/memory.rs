@@ -138,3 +138,22 @@ fn streaming_down_and_up_does_not_grow() {
 }
 
 const LOOK_EVERY: u64 = 4 << 20;
+
+#[test]
+fn a_silent_client_costs_its_task_and_its_slot() {
+    const CLIENTS: u64 = 600; // within the 1,024 descriptors a test process may have by default
+    let origin = Origin::start("a");
+    let balancer = warm(&origin);
+    let before = balancer.resident_kib();
+    let silent: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect(balancer.address());
+            assert_eq!(client.get("/bytes/10").status(), 200);
+            client
+        })
+        .collect();
+    let grown = balancer.resident_kib().saturating_sub(before);
+    println!("{} silent clients: {grown} KiB more than {before} KiB", silent.len());
+    // 1 KiB each and some pages; a buffer or a request's state would be 40 KiB each.
+    assert!(grown <= CLIENTS + 512, "{grown} KiB");
+}
