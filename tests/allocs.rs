@@ -1,14 +1,13 @@
 //! After warm-up a proxied keep-alive request allocates nothing: counted on the worker's thread, real driver, real sockets.
 //!
 //! One test in this file, because the counter is global to the process.
-#![allow(unsafe_code)] // a global allocator is an unsafe trait
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use balancer::balance::{Backend, Balance, Category, Score, Slot, Snapshot, Source};
@@ -18,46 +17,6 @@ use balancer::io::{executor, listen, wake::Bell};
 use balancer::metrics::Published;
 use balancer::worker::{Mail, Order, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: see the impl.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: see the impl.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    // SAFETY: see the impl.
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-static ON_WORKER: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-fn note() {
-    if IS_WORKER.try_with(Cell::get).unwrap_or(false) {
-        ON_WORKER.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 #[test]
 fn a_proxied_request_allocates_nothing_after_warm_up() {
@@ -71,11 +30,11 @@ fn a_proxied_request_allocates_nothing_after_warm_up() {
         ("chunked POST", CHUNKED, BODY.len()),
         ("four pipelined GETs", &[GET, GET, GET, GET].concat()[..], 4 * BODY.len()),
     ] {
-        let before_warm_up = ON_WORKER.load(Ordering::Relaxed);
+        let before_warm_up = counting::calls();
         rounds(&mut client, request, answer_bytes);
-        let before = ON_WORKER.load(Ordering::Relaxed);
+        let before = counting::calls();
         rounds(&mut client, request, answer_bytes);
-        let after = ON_WORKER.load(Ordering::Relaxed);
+        let after = counting::calls();
         assert_eq!(after - before, 0, "{name}: allocations in {ROUNDS} warm rounds");
         if name == "GET" {
             assert!(before > before_warm_up, "the counter counts: warm-up cannot do without");
@@ -173,7 +132,7 @@ fn start_worker(origin: SocketAddr) -> Running {
     let thread = std::thread::spawn({
         let bell = bell.clone();
         move || {
-            IS_WORKER.set(true);
+            counting::watch_this_thread();
             let served = executor::run(None, bell, |driver| async move {
                 let listener = driver.listener(listener).unwrap();
                 let config = ShardConfig {

@@ -1,10 +1,9 @@
 //! A hit's decisions, from the plan to the served head, allocate nothing once the buffers are warm.
 //!
 //! One test in this file, because the counter belongs to the process's allocator.
-#![allow(unsafe_code)] // a global allocator is an unsafe trait
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
 
 use balancer::cache::{
     CacheMode, CacheSettings, CacheStatus, Lookup, Plan, Policy, Serve, ServedWith, Storability,
@@ -13,45 +12,9 @@ use balancer::cache::{
 use balancer::http::{Framing, PeerTrust, RequestHead, ResponseHead, framing};
 use balancer::time::{DATE_BYTES, DateText, WallTime};
 
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: see the impl.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: see the impl.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    // SAFETY: see the impl.
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note();
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn note() {
-    // A thread that ends has no counter any more, and nobody to read it.
-    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-}
-
 #[test]
 fn a_hit_allocates_nothing_once_warm() {
+    counting::watch_this_thread();
     let mut house = House::new();
     for (name, fields, expected) in [
         ("plain", "", Serve::Full),
@@ -67,15 +30,15 @@ fn a_hit_allocates_nothing_once_warm() {
         let request =
             format!("GET /a/b?c HTTP/1.1\r\nHost: Www.Example\r\n{SELECTING}{fields}\r\n");
         house.hit(request.as_bytes(), expected, name);
-        let before = COUNT.get();
+        let before = counting::calls();
         for _ in 0..100 {
             house.hit(request.as_bytes(), expected, name);
         }
-        assert_eq!(COUNT.get() - before, 0, "{name}: allocations in 100 warm hits");
+        assert_eq!(counting::calls() - before, 0, "{name}: allocations in 100 warm hits");
     }
-    let before = COUNT.get();
+    let before = counting::calls();
     drop(std::hint::black_box(Box::new(1)));
-    assert_eq!(COUNT.get() - before, 1, "the counter counts");
+    assert_eq!(counting::calls() - before, 2, "the counter counts");
 }
 
 /// One stored response, and the buffers of a core.

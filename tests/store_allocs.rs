@@ -1,10 +1,10 @@
 //! A hit allocates nothing, at home and in a core's own table; counted on this thread.
 //!
 //! One test in this file, because the allocator is global to the process.
-#![allow(unsafe_code)] // a global allocator is an unsafe trait
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,37 +14,11 @@ use balancer::cache::store::{
 };
 use balancer::time::Instant;
 
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: see the impl.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: see the impl.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
 /// Calls of the allocator, frees too, while `work` runs.
 fn calls(work: impl FnOnce()) -> u64 {
-    let before = CALLS.get();
+    let before = counting::calls();
     work();
-    CALLS.get() - before
+    counting::calls() - before
 }
 
 fn object(hash: u64) -> Handle<()> {
@@ -55,6 +29,7 @@ fn object(hash: u64) -> Handle<()> {
 
 #[test]
 fn a_hit_allocates_nothing() {
+    counting::watch_this_thread();
     let generations = Arc::new(Generations::new());
     let limits = Limits {
         bytes: 1 << 30,
