@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::balance::{Balance, Score};
+use crate::cache::CacheSettings;
 use crate::http::HeadLimits;
 
 /// The settings of one process.
@@ -26,8 +27,8 @@ pub struct Config {
     pub target_port: Option<u16>,
     /// How a backend is picked.
     pub balance: Balance,
-    /// Entries the cache may hold in the whole process (0–10⁹).
-    pub cache_capacity: u64,
+    /// The cache; None when it is off.
+    pub cache: Option<CacheConfig>,
     /// Timeouts of a connection and a request.
     pub timeouts: Timeouts,
     /// Bounds on a message head.
@@ -66,6 +67,17 @@ pub struct StaticBackend {
     pub port: Option<u16>,
     /// Weight; 100 when not given.
     pub score: Score,
+}
+
+/// What the cache may hold, and how it behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Keys; 1–10⁹.
+    pub entries: u64,
+    /// Heads, bodies and index, in bytes.
+    pub bytes: u64,
+    /// What an operator decides about its semantics.
+    pub settings: CacheSettings,
 }
 
 /// How long we wait for whom. All are positive.
@@ -126,6 +138,8 @@ pub struct ShardConfig {
     pub backend_inflight_max: Option<u32>,
     /// Requests that may wait here because every backend is at that limit.
     pub queue_length_max: usize,
+    /// This worker's part of the cache; None when it is off.
+    pub cache: Option<CacheConfig>,
 }
 
 impl Config {
@@ -143,6 +157,21 @@ impl Config {
                 .backend_inflight_max
                 .map(|limit| (limit / u32::try_from(workers).unwrap_or(u32::MAX)).max(1)),
             queue_length_max: self.queue_length_max,
+            cache: self.cache.map(|cache| cache.share(workers as u64)),
         }
     }
 }
+
+impl CacheConfig {
+    /// The part of one of `workers`: at least one entry, and room for one small object.
+    pub fn share(&self, workers: u64) -> Self {
+        Self {
+            entries: (self.entries / workers).max(1),
+            bytes: (self.bytes / workers).max(SHARE_BYTES_MIN),
+            ..*self
+        }
+    }
+}
+
+/// A worker with less could keep nothing of a usual size.
+const SHARE_BYTES_MIN: u64 = 64 * 1024;

@@ -144,6 +144,7 @@ fn start_worker(origin: SocketAddr) -> Running {
                     connections_max: 100,
                     backend_inflight_max: None,
                     queue_length_max: 1024,
+                    cache: None,
                 };
                 Worker::new(driver, config, vec![listener], mail).run().await;
             });

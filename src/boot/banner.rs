@@ -27,6 +27,12 @@ pub fn banner(config: &Config, host: &HostFacts, addresses: &[SocketAddr]) -> St
     if !config.backends.is_empty() {
         line(&mut text, "backends", &backends(config));
     }
+    if let Some(cache) = &config.cache {
+        let share = cache.share(config.cores.len() as u64);
+        let share = format!("{} entries, {} per core", share.entries, bytes_text(share.bytes));
+        let whole = format!("{} entries, {}", cache.entries, bytes_text(cache.bytes));
+        line(&mut text, "cache", &format!("{whole} → {share}"));
+    }
     line(&mut text, "limits", &limits.join("   "));
     text
 }
@@ -104,7 +110,7 @@ const BACKENDS_SHOWN: usize = 6;
 mod tests {
     use super::*;
     use crate::balance::{Balance, Score};
-    use crate::config::Timeouts;
+    use crate::config::{CacheConfig, Timeouts};
     use crate::http::HeadLimits;
     use crate::io::affinity::Cpus;
     use crate::io::host::Limits;
@@ -125,7 +131,11 @@ mod tests {
             backends: vec![],
             target_port: Some(3000),
             balance: Balance::Bounded,
-            cache_capacity: 10_000,
+            cache: Some(CacheConfig {
+                entries: 10_000,
+                bytes: 256 << 20,
+                settings: Default::default(),
+            }),
             timeouts: Timeouts::default(),
             head: HeadLimits::default(),
             body_bytes_max: None,
@@ -157,6 +167,7 @@ mod tests {
             "balancer {}   http://0.0.0.0:8080   http://[::]:8080
   workers  6   cores 2-7 (node 0, no SMT siblings)     control  core 0
   agent    ws://deployment-agent:4000/ws   connecting
+  cache    10000 entries, 256 MiB → 1666 entries, 42 MiB per core
   limits   nofile 1048576   memlock 8 MiB   backlog 4096   connections 500
 ",
             env!("CARGO_PKG_VERSION")

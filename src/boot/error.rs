@@ -114,7 +114,9 @@ pub(crate) fn bytes_text(bytes: u64) -> String {
     match () {
         () if whole(30) => format!("{} GiB", bytes >> 30),
         () if whole(20) => format!("{} MiB", bytes >> 20),
-        () if whole(10) => format!("{} KiB", bytes >> 10),
+        () if whole(10) && bytes < 10 << 20 => format!("{} KiB", bytes >> 10),
+        // A part of something: nobody counts its bytes.
+        () if bytes >= 10 << 20 => format!("{} MiB", bytes >> 20),
         () => format!("{bytes} bytes"),
     }
 }

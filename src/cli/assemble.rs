@@ -12,7 +12,8 @@ use super::sources::{Environment, Given, Source, Sources};
 use super::values::{self, TIME_MAX, TIME_MIN, Wrong};
 use super::{Demo, Run, Value};
 use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
-use crate::config::{AgentConfig, Config, StaticBackend, Timeouts};
+use crate::cache::CacheSettings;
+use crate::config::{AgentConfig, CacheConfig, Config, StaticBackend, Timeouts};
 use crate::http::HeadLimits;
 
 /// `balancer run`.
@@ -34,9 +35,7 @@ pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, 
         backends,
         target_port,
         balance: read.one(&settings::BALANCE, values::balance)?.unwrap_or_default(),
-        cache_capacity: read
-            .one(&settings::CACHE_CAPACITY, |text| values::number(text, 0, CACHE_ENTRIES_MAX))?
-            .unwrap_or(CACHE_ENTRIES),
+        cache: cache(&read)?,
         timeouts: timeouts(&read)?,
         head: head(&read)?,
         body_bytes_max: read.one(&settings::MAX_BODY, values::size_or_unlimited)?.flatten(),
@@ -209,6 +208,25 @@ fn timeouts(read: &Reader<'_>) -> Result<Timeouts, Error> {
     })
 }
 
+fn cache(read: &Reader<'_>) -> Result<Option<CacheConfig>, Error> {
+    let is_on = read.one(&settings::CACHE, values::on_or_off)?.unwrap_or(true);
+    let mode = read.one(&settings::CACHE_MODE, values::cache_mode)?.unwrap_or_default();
+    let entries = read
+        .one(&settings::CACHE_CAPACITY, |text| values::number(text, 0, CACHE_ENTRIES_MAX))?
+        .unwrap_or(CACHE_ENTRIES);
+    let bytes = read
+        .one(&settings::CACHE_BYTES, |text| {
+            values::size(text, CACHE_BYTES_LEAST, CACHE_BYTES_MOST)
+        })?
+        .unwrap_or(CACHE_BYTES);
+    let default = CacheSettings::default();
+    let static_ttl = read
+        .one(&settings::STATIC_TTL, |text| values::duration(text, Duration::ZERO, TIME_MAX))?
+        .unwrap_or(default.static_ttl);
+    let settings = CacheSettings { mode, static_ttl, ..default };
+    Ok((is_on && entries > 0).then_some(CacheConfig { entries, bytes, settings }))
+}
+
 fn head(read: &Reader<'_>) -> Result<HeadLimits, Error> {
     let within = |setting, min, max, default: usize| {
         let given = read.one(setting, |text| values::size(text, min, max))?;
@@ -317,6 +335,9 @@ const QUEUE_MOST: u64 = 1_000_000;
 const QUEUE_LENGTH: usize = 1024;
 const CACHE_ENTRIES: u64 = 10_000;
 const CACHE_ENTRIES_MAX: u64 = 1_000_000_000;
+const CACHE_BYTES: u64 = 256 << 20;
+const CACHE_BYTES_LEAST: u64 = 1 << 20;
+const CACHE_BYTES_MOST: u64 = 16 << 40;
 const HEAD_BYTES_MOST: u64 = 1 << 20;
 const FIELDS_MOST: u64 = 1000;
 const CONNECTIONS_MOST: u64 = 10_000_000;

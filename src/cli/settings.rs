@@ -185,9 +185,57 @@ pub const CACHE_CAPACITY: Setting = Setting {
     value: "N",
     env: "CACHE_CAPACITY",
     default: "10000",
-    help: "Entries of the cache in the whole process",
+    help: "Entries of the cache in the whole process; 0 is --cache off",
     noun: "a number of entries",
     want: "a number from 0 to 1000000000, for example 10000",
+    group: "Cache",
+    ..BLANK
+};
+/// `--cache`.
+pub const CACHE: Setting = Setting {
+    flag: "cache",
+    value: "on|off",
+    env: "BALANCER_CACHE",
+    default: "on",
+    help: "Whether responses are cached in memory",
+    noun: "on or off",
+    want: "on or off, for example on",
+    group: "Cache",
+    ..BLANK
+};
+/// `--cache-mode`.
+pub const CACHE_MODE: Setting = Setting {
+    flag: "cache-mode",
+    value: "MODE",
+    env: "BALANCER_CACHE_MODE",
+    default: "safe",
+    help: "How far RFC 9111 is used: safe leaves out what often goes wrong with real origins, rfc does not",
+    noun: "a mode",
+    want: "safe or rfc, for example safe",
+    group: "Cache",
+    ..BLANK
+};
+/// `--cache-bytes`.
+pub const CACHE_BYTES: Setting = Setting {
+    flag: "cache-bytes",
+    value: "SIZE",
+    env: "BALANCER_CACHE_BYTES",
+    default: "256MiB",
+    help: "Memory of the cache in the whole process: heads, bodies and index",
+    noun: "a size",
+    want: "1 MiB to 16 TiB, for example 256MiB",
+    group: "Cache",
+    ..BLANK
+};
+/// `--static-ttl`.
+pub const STATIC_TTL: Setting = Setting {
+    flag: "static-ttl",
+    value: "TIME",
+    env: "BALANCER_STATIC_TTL",
+    default: "60s",
+    help: "Freshness of a static file (.css, .js, .png …) whose origin says nothing of it; 0 for none",
+    noun: "a duration",
+    want: "0 to 24 h: a number with ms, s, m or h (a bare one is seconds), for example 60s",
     group: "Cache",
     ..BLANK
 };
@@ -371,7 +419,11 @@ pub const SETTINGS: &[&Setting] = &[
     &TARGET_PORT,
     &BACKEND,
     &BALANCE,
+    &CACHE,
+    &CACHE_MODE,
     &CACHE_CAPACITY,
+    &CACHE_BYTES,
+    &STATIC_TTL,
     &REQUEST_TIMEOUT,
     &CONNECT_TIMEOUT,
     &IDLE_TIMEOUT,

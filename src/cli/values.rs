@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::balance::{Balance, Score};
 use crate::boot::plan::CoreChoice;
+use crate::cache::CacheMode;
 use crate::config::StaticBackend;
 use crate::io::affinity::parse_list;
 
@@ -110,6 +111,24 @@ pub(super) fn balance(text: &str) -> Result<Balance, Wrong> {
     match text {
         "bounded" => Ok(Balance::Bounded),
         "weighted-random" => Ok(Balance::WeightedRandom),
+        _ => Err(Wrong::NotOne),
+    }
+}
+
+/// `on` or `off`.
+pub(super) fn on_or_off(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(Wrong::NotOne),
+    }
+}
+
+/// How far the rules for caches are used.
+pub(super) fn cache_mode(text: &str) -> Result<CacheMode, Wrong> {
+    match text {
+        "safe" => Ok(CacheMode::Safe),
+        "rfc" => Ok(CacheMode::Rfc),
         _ => Err(Wrong::NotOne),
     }
 }

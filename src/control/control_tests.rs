@@ -49,7 +49,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
         backends: backends.iter().map(backend).collect(),
         target_port: Some(80),
         balance: crate::balance::Balance::Bounded,
-        cache_capacity: 0,
+        cache: None,
         timeouts: Timeouts::default(),
         head: HeadLimits::default(),
         body_bytes_max: None,

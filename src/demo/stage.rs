@@ -270,7 +270,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         backends: Vec::new(),
         target_port: None,
         balance: Balance::default(),
-        cache_capacity: 0,
+        cache: None,
         timeouts: Timeouts::default(),
         head: HeadLimits::default(),
         body_bytes_max: None,

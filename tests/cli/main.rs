@@ -73,7 +73,7 @@ fn the_values_arrive() {
         config.backends.iter().map(|b| (b.host.as_str(), b.port, b.score.get())).collect();
     assert_eq!(backends, [("a", Some(1), 2.0), ("::1", Some(3), 100.0)]);
     assert_eq!((config.target_port, config.balance), (Some(3000), Balance::WeightedRandom));
-    assert_eq!((config.cache_capacity, config.connections_max), (0, 100));
+    assert_eq!((config.cache, config.connections_max), (None, 100));
     let times = config.timeouts;
     assert_eq!((times.request, times.connect, times.idle), (ms(500), ms(500), ms(300_000)));
     assert_eq!((times.header, times.body), (ms(3_600_000), ms(1000)));
@@ -125,7 +125,8 @@ fn rustybalancers_variables_alone_start_it() {
             (agent.host.as_str(), agent.port, agent.path.as_str()),
             ("deployment-agent", 4000, "/ws")
         );
-        assert_eq!((config.target_port, config.cache_capacity), (Some(3000), 500));
+        let entries = config.cache.map(|cache| cache.entries);
+        assert_eq!((config.target_port, entries), (Some(3000), Some(500)));
         assert_eq!(config.timeouts.request, Duration::from_secs(7));
     }
 }

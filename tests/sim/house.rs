@@ -186,6 +186,7 @@ pub fn config() -> ShardConfig {
         connections_max: 1000,
         backend_inflight_max: None,
         queue_length_max: 1024,
+        cache: None,
     }
 }
 
