@@ -1,7 +1,7 @@
 //! The picker as a worker meets it: shares in a closed loop, movement under saturation, who is never asked.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use balancer::balance::{
@@ -114,6 +114,41 @@ fn work_moves_away_from_a_slow_backend_and_nobody_starves() {
     assert!(bounded[1..].iter().all(|&share| share > 28.0), "{bounded:.1?}");
     let blind = closed_loop(&mut picker(Balance::WeightedRandom, &scores), 64, 20_000, 1, slow);
     assert!((blind[0] - 25.0).abs() < 2.0, "{blind:.1?}");
+}
+
+#[test]
+fn whoever_is_unavailable_is_never_asked_until_told_otherwise() {
+    let set = scored(&[50.0, 30.0, 0.0]);
+    let mut picker = picker(Balance::Bounded, &set);
+    let mut rng = SmallRng::seed_from_u64(5);
+    let mut asked = |picker: &Picker| -> BTreeSet<u32> {
+        (0..200)
+            .filter_map(|_| match picker.pick(|| rng.random(), &[]) {
+                Choice::Backend(slot) => Some(slot.0),
+                _ => None,
+            })
+            .collect()
+    };
+    picker.begin(Slot(0));
+    picker.set_available(Slot(0), false);
+    picker.apply(&set);
+    assert_eq!(asked(&picker), BTreeSet::from([1]));
+    // It stays out whatever the agent says, and a request that is there may end.
+    picker.apply(&scored(&[100.0, 30.0, 0.0, 7.0]));
+    assert_eq!(asked(&picker), BTreeSet::from([1, 3]));
+    picker.end(Slot(0));
+    // With nobody of a positive score available those without one are asked, and in the end nobody.
+    picker.set_available(Slot(1), false);
+    picker.apply(&set);
+    assert_eq!(asked(&picker), BTreeSet::from([2]));
+    picker.set_available(Slot(2), false);
+    picker.apply(&set);
+    assert_eq!((asked(&picker), picker.eligible()), (BTreeSet::new(), 0));
+    // Said of one not listed yet, it holds when it comes.
+    picker.set_available(Slot(9), false);
+    (0..3).for_each(|slot| picker.set_available(Slot(slot), true));
+    picker.apply(&set);
+    assert_eq!(asked(&picker), BTreeSet::from([0, 1]));
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //! the scores at any concurrency; above it, work moves to who has room. `weighted-random` is the first draw alone.
 //!
 //! Backends stand in two tiers: those with a positive score, and those with a score of 0, which are asked only when
-//! nobody of the first is available and share equally. Draining and unresolved backends stand in neither.
+//! nobody of the first is available and share equally. Draining and unresolved backends stand in neither, nor does
+//! whoever was said to be unavailable.
 //!
 //! Invariants: a seat's in-flight figure is the number of [`Picker::begin`] without their [`Picker::end`]; a tier's
 //! load is the sum over the seats in it; both survive every [`Picker::apply`].
@@ -42,6 +43,8 @@ pub struct Picker {
 #[derive(Clone, Copy, Debug, Default)]
 struct Seat {
     in_flight: u32,
+    /// Gets no request although it may be listed.
+    is_out: bool,
     place: Option<Place>,
 }
 
@@ -82,6 +85,9 @@ impl Picker {
         self.seats.iter_mut().for_each(|seat| seat.place = None);
         self.tiers.iter_mut().for_each(Tier::clear);
         for backend in snapshot.backends.iter().filter(|b| b.is_eligible()) {
+            if self.seats[backend.slot.index()].is_out {
+                continue;
+            }
             let weight = backend.score.weight();
             let (tier, weight) = if weight > 0 { (0, weight) } else { (1, 1) };
             let row = self.tiers[tier].push(backend.slot, weight);
@@ -93,6 +99,15 @@ impl Picker {
         }
         self.tiers.iter_mut().for_each(Tier::rebuild);
         self.check_invariants();
+    }
+
+    /// From the next [`apply`](Self::apply) on, that of the same snapshot if need be, `slot` gets requests or gets none. It
+    /// gets them until said otherwise.
+    pub fn set_available(&mut self, slot: Slot, is_available: bool) {
+        if self.seats.len() <= slot.index() {
+            self.seats.resize(slot.index() + 1, Seat::default());
+        }
+        self.seats[slot.index()].is_out = !is_available;
     }
 
     /// Chooses a backend for a request that already tried `exclude` (at most [`EXCLUDED_MAX`]). `draw` yields uniform
