@@ -3,8 +3,12 @@
 //! A worker adds to plain cells ([`Counters`]); its tick copies the totals into its own [`Published`] block
 //! with relaxed stores. Single writer, many readers, no read-modify-write anywhere.
 
+mod in_flight;
+
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use in_flight::InFlight;
 
 /// Everything a worker counts. One row each in [`METRICS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +124,7 @@ pub struct Published {
     connections: AtomicU64,
     /// Monotonic time of the last tick in ns.
     beat_ns: AtomicU64,
-    /// Requests in flight per backend slot.
-    in_flight: Box<[AtomicU32]>,
+    in_flight: InFlight,
 }
 
 impl Published {
@@ -132,7 +135,7 @@ impl Published {
             epoch: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             beat_ns: AtomicU64::new(0),
-            in_flight: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            in_flight: InFlight::new(slots),
         }
     }
 
@@ -153,11 +156,9 @@ impl Published {
         self.beat_ns.store(now_ns, Ordering::Relaxed);
     }
 
-    /// Called by the owning core only. Slots beyond the block's room are not published.
-    pub fn store_in_flight(&self, slot: usize, n: u32) {
-        if let Some(cell) = self.in_flight.get(slot) {
-            cell.store(n, Ordering::Relaxed);
-        }
+    /// Replaces the requests in flight: slots that have any, none twice, and how many. Called by the owning core only.
+    pub fn store_in_flight(&self, figures: impl Iterator<Item = (u32, u32)>) {
+        self.in_flight.store(figures);
     }
 
     /// Says that from here on this core applies the snapshot of `epoch`, after its in-flight figures were stored
@@ -186,8 +187,9 @@ impl Published {
         self.beat_ns.load(Ordering::Relaxed)
     }
 
-    /// Requests in flight to `slot` at the last tick; 0 beyond the block's room.
-    pub fn in_flight(&self, slot: usize) -> u32 {
-        self.in_flight.get(slot).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    /// Calls `each` with every slot that had requests in flight at the last tick, and how many. `false` when the owner
+    /// was at that tick just then: some figures may be older than others, a slot may be missing or come twice.
+    pub fn read_in_flight(&self, each: impl FnMut(u32, u32)) -> bool {
+        self.in_flight.read(each)
     }
 }

@@ -128,7 +128,12 @@ fn start_worker(origin: SocketAddr) -> Running {
     };
     let snapshot = Snapshot { epoch: 1, source: Source::Static, slots: 1, backends: vec![backend] };
     to_worker.send(Arc::new(snapshot)).unwrap();
-    let mail = Mail { snapshots, orders: inbox, published: Arc::new(Published::new(8)) };
+    let mail = Mail {
+        snapshots,
+        orders: inbox,
+        published: Arc::new(Published::new(8)),
+        peers: vec![Arc::new(Published::new(8))],
+    };
     let thread = std::thread::spawn({
         let bell = bell.clone();
         move || {

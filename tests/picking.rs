@@ -247,6 +247,55 @@ fn what_is_in_flight_survives_a_new_snapshot() {
     assert!((shares[0] - 90.0).abs() < 2.0, "{shares:.1?}");
 }
 
+#[test]
+fn the_load_of_other_cores_counts_like_our_own() {
+    let mut rng = SmallRng::seed_from_u64(4);
+    let mut picker = picker(Balance::Bounded, &scored(&[50.0, 50.0, 50.0]));
+    let mut is_asked = |picker: &Picker, slot| {
+        (0..1000).any(|_| picker.pick(|| rng.random(), &[]) == Choice::Backend(Slot(slot)))
+    };
+    picker.add_others(Slot(1), 3);
+    picker.add_others(Slot(1), 4);
+    picker.add_others(Slot(9), 4);
+    assert!(is_asked(&picker, 0) && !is_asked(&picker, 1) && is_asked(&picker, 2));
+    // All are alike, whoever sent it.
+    picker.add_others(Slot(0), 7);
+    (0..7).for_each(|_| picker.begin(Slot(2)));
+    assert!((0..3).all(|slot| is_asked(&picker, slot)));
+    picker.forget_others();
+    assert!(is_asked(&picker, 0) && is_asked(&picker, 1) && !is_asked(&picker, 2));
+    assert_eq!(picker.figures().collect::<Vec<_>>(), [(Slot(2), 7)]);
+    (0..7).for_each(|_| picker.end(Slot(2)));
+    assert_eq!(picker.figures().count(), 0);
+}
+
+#[test]
+fn a_slot_given_to_somebody_else_begins_without_load() {
+    let both = scored(&[50.0, 50.0]);
+    let mut picker = picker(Balance::Bounded, &both);
+    picker.add_others(Slot(0), u32::MAX);
+    picker.add_others(Slot(0), u32::MAX);
+    picker.begin(Slot(0));
+    let mut without = both.clone();
+    without.backends.remove(0);
+    picker.apply(&without);
+    picker.end(Slot(0));
+    picker.add_others(Slot(0), 5);
+    picker.apply(&both);
+    let mut rng = SmallRng::seed_from_u64(4);
+    assert!((0..1000).any(|_| picker.pick(|| rng.random(), &[]) == Choice::Backend(Slot(0))));
+}
+
+#[test]
+fn a_limit_counts_what_this_core_sent() {
+    let mut picker = Picker::new(Balance::Bounded, Some(1));
+    picker.apply(&scored(&[50.0]));
+    picker.add_others(Slot(0), 10);
+    assert_eq!(picker.pick(|| 0, &[]), Choice::Backend(Slot(0)));
+    picker.begin(Slot(0));
+    assert_eq!(picker.pick(|| 0, &[]), Choice::Busy);
+}
+
 fn any_backend() -> impl Strategy<Value = (f64, Category, bool, u32)> {
     let score = prop_oneof![Just(0.0), Just(0.0001), Just(100.0), 0.0..=100.0];
     let category = prop_oneof![3 => Just(Category::Low), 1 => Just(Category::Sundown)];

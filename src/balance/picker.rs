@@ -9,8 +9,12 @@
 //! nobody of the first is available and share equally. Draining and unresolved backends stand in neither, nor does
 //! whoever was said to be unavailable.
 //!
-//! Invariants: a seat's in-flight figure is the number of [`Picker::begin`] without their [`Picker::end`]; a tier's
-//! load is the sum over the seats in it; both survive every [`Picker::apply`].
+//! Load is what this core has in flight, exactly, and what the other cores said they have. Only this core's own counts
+//! against the limit.
+//!
+//! Invariants: a seat's own figure is the number of [`Picker::begin`] without their [`Picker::end`] and survives every
+//! [`Picker::apply`]; a row's load is that of its seat, a tier's load is the sum over its rows; nobody outside the set
+//! has a load from other cores, so that a slot given to somebody else begins without.
 
 use super::alias::{AliasTable, LEFT_OUT_MAX, LeftOut};
 use super::{Balance, Slot, Snapshot};
@@ -36,13 +40,17 @@ pub struct Picker {
     seats: Vec<Seat>,
     /// Positive scores, then zero scores.
     tiers: [Tier; 2],
+    /// Of this core.
     in_flight: u64,
 }
 
 /// What is known of one slot.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seat {
+    /// Of this core.
     in_flight: u32,
+    /// Of the other cores, as last heard.
+    others: u32,
     /// Gets no request although it may be listed.
     is_out: bool,
     place: Option<Place>,
@@ -59,13 +67,19 @@ struct Place {
 #[derive(Debug, Default)]
 struct Tier {
     table: AliasTable,
-    /// Slot of each row.
-    slots: Vec<Slot>,
-    weights: Vec<u32>,
+    rows: Vec<Row>,
     /// Requests in flight to the rows together.
     load: u64,
     /// Rows that are at the limit.
     full: usize,
+}
+
+/// A backend as a pick looks at it.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    load: u64,
+    slot: Slot,
+    weight: u32,
 }
 
 impl Picker {
@@ -90,13 +104,13 @@ impl Picker {
             }
             let weight = backend.score.weight();
             let (tier, weight) = if weight > 0 { (0, weight) } else { (1, 1) };
-            let row = self.tiers[tier].push(backend.slot, weight);
             let seat = &mut self.seats[backend.slot.index()];
             debug_assert_eq!(seat.place, None, "a slot stands twice in a snapshot");
+            let row = self.tiers[tier].push(Row { load: seat.load(), slot: backend.slot, weight });
             seat.place = Some(Place { tier: tier as u8, row });
-            self.tiers[tier].load += u64::from(seat.in_flight);
             self.tiers[tier].full += usize::from(seat.in_flight >= self.limit);
         }
+        self.seats.iter_mut().filter(|seat| seat.place.is_none()).for_each(|seat| seat.others = 0);
         self.tiers.iter_mut().for_each(Tier::rebuild);
         self.check_invariants();
     }
@@ -133,6 +147,7 @@ impl Picker {
         self.in_flight += 1;
         if let Some(place) = seat.place {
             let tier = &mut self.tiers[usize::from(place.tier)];
+            tier.rows[place.row as usize].load += 1;
             tier.load += 1;
             tier.full += usize::from(seat.in_flight == self.limit);
         }
@@ -147,14 +162,43 @@ impl Picker {
         self.in_flight -= 1;
         if let Some(place) = seat.place {
             let tier = &mut self.tiers[usize::from(place.tier)];
+            tier.rows[place.row as usize].load -= 1;
             tier.load -= 1;
             tier.full -= usize::from(was_full);
         }
     }
 
+    /// Forgets what the other cores have in flight.
+    pub fn forget_others(&mut self) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.others > 0) {
+            let Some(place) = seat.place else { continue };
+            let others = u64::from(std::mem::take(&mut seat.others));
+            let tier = &mut self.tiers[usize::from(place.tier)];
+            tier.rows[place.row as usize].load -= others;
+            tier.load -= others;
+        }
+    }
+
+    /// Another core has `n` requests in flight to `slot`; adds to what was said of it by cores before.
+    pub fn add_others(&mut self, slot: Slot, n: u32) {
+        let Some(seat) = self.seats.get_mut(slot.index()) else { return };
+        let Some(place) = seat.place else { return };
+        let n = n.min(u32::MAX - seat.others);
+        seat.others += n;
+        let tier = &mut self.tiers[usize::from(place.tier)];
+        tier.rows[place.row as usize].load += u64::from(n);
+        tier.load += u64::from(n);
+    }
+
     /// Requests of this core in flight to `slot`; 0 for one never heard of.
     pub fn in_flight(&self, slot: Slot) -> u32 {
         self.seats.get(slot.index()).map_or(0, |seat| seat.in_flight)
+    }
+
+    /// The slots this core has requests in flight to, and how many.
+    pub fn figures(&self) -> impl Iterator<Item = (Slot, u32)> {
+        let seats = (0..).map(Slot).zip(&self.seats);
+        seats.filter(|(_, seat)| seat.in_flight > 0).map(|(slot, seat)| (slot, seat.in_flight))
     }
 
     /// Requests of this core in flight to anybody, draining backends included.
@@ -172,47 +216,46 @@ impl Picker {
         self.tiers.iter().map(|tier| tier.table.len()).sum()
     }
 
-    fn pick_in(&self, tier: usize, draw: &mut impl FnMut() -> u64, exclude: &[Slot]) -> Choice {
-        let Tier { table, slots, full, .. } = &self.tiers[tier];
-        let mut left_out = self.left_out(tier, exclude);
+    fn pick_in(&self, number: usize, draw: &mut impl FnMut() -> u64, exclude: &[Slot]) -> Choice {
+        let tier = &self.tiers[number];
+        let table = &tier.table;
+        let mut left_out = self.left_out(number, exclude);
         let first = if left_out.is_empty() {
             table.draw(draw())
         } else {
             table.draw_without(draw(), left_out)
         };
         let Some(first) = first else { return Choice::Nobody };
-        if *full == slots.len() {
+        if tier.full == tier.rows.len() {
             return Choice::Busy;
         }
         let row = match self.balance {
             Balance::WeightedRandom => first,
-            Balance::Bounded if self.is_within_share(tier, first) => first,
+            Balance::Bounded if tier.is_within_share(first) => first,
             Balance::Bounded => {
                 left_out.insert(first);
                 match table.draw_without(draw(), left_out) {
-                    Some(second) if self.is_idler(tier, second, first) => second,
+                    Some(second) if tier.is_idler(second, first) => second,
                     _ => first,
                 }
             }
         };
-        if self.has_room(tier, row) {
-            return Choice::Backend(slots[row as usize]);
-        }
-        self.idlest(tier, exclude)
+        let slot = tier.rows[row as usize].slot;
+        if self.has_room(slot) { Choice::Backend(slot) } else { self.idlest(tier, exclude) }
     }
 
     /// The backend with the fewest in flight for its weight among those with room: a walk over all of them, taken only
     /// when the draw fell on a full one.
-    fn idlest(&self, tier: usize, exclude: &[Slot]) -> Choice {
-        let rows = 0..self.tiers[tier].slots.len() as u32;
-        let slot = |row: u32| self.tiers[tier].slots[row as usize];
-        rows.filter(|&row| self.has_room(tier, row) && !exclude.contains(&slot(row)))
-            .reduce(|best, row| if self.is_idler(tier, row, best) { row } else { best })
+    fn idlest(&self, tier: &Tier, exclude: &[Slot]) -> Choice {
+        let slot = |row: u32| tier.rows[row as usize].slot;
+        (0..tier.rows.len() as u32)
+            .filter(|&row| self.has_room(slot(row)) && !exclude.contains(&slot(row)))
+            .reduce(|best, row| if tier.is_idler(row, best) { row } else { best })
             .map_or(Choice::Busy, |row| Choice::Backend(slot(row)))
     }
 
-    fn has_room(&self, tier: usize, row: u32) -> bool {
-        self.load(tier, row) < u64::from(self.limit)
+    fn has_room(&self, slot: Slot) -> bool {
+        self.seats[slot.index()].in_flight < self.limit
     }
 
     /// The rows of `tier` that belong to `exclude`.
@@ -227,63 +270,62 @@ impl Picker {
         left_out
     }
 
-    /// `load ≤ (1 + ε) · weight ÷ total · (L + 1) + 1`, multiplied out.
-    fn is_within_share(&self, tier: usize, row: u32) -> bool {
-        let Tier { table, weights, load: all, .. } = &self.tiers[tier];
-        let excess = u128::from(self.load(tier, row).saturating_sub(SLACK));
-        let fair = u128::from(weights[row as usize]) * u128::from(all + 1);
-        excess * u128::from(table.total()) * SHARE_DENOMINATOR <= fair * SHARE_NUMERATOR
-    }
-
-    /// Whether row `a` has strictly fewer in flight for its weight than row `b`.
-    fn is_idler(&self, tier: usize, a: u32, b: u32) -> bool {
-        let weights = &self.tiers[tier].weights;
-        let weighed = |load: u64, weight: u32| u128::from(load) * u128::from(weight);
-        weighed(self.load(tier, a), weights[b as usize])
-            < weighed(self.load(tier, b), weights[a as usize])
-    }
-
-    fn load(&self, tier: usize, row: u32) -> u64 {
-        u64::from(self.seats[self.tiers[tier].slots[row as usize].index()].in_flight)
-    }
-
     fn check_invariants(&self) {
         if cfg!(debug_assertions) {
-            let sum = |seats: &mut dyn Iterator<Item = &Seat>| -> u64 {
-                seats.map(|seat| u64::from(seat.in_flight)).sum()
-            };
-            assert_eq!(self.in_flight, sum(&mut self.seats.iter()));
+            let own = self.seats.iter().map(|seat| u64::from(seat.in_flight));
+            assert_eq!(self.in_flight, own.sum::<u64>());
+            assert!(self.seats.iter().all(|seat| seat.place.is_some() || seat.others == 0));
             for (number, tier) in self.tiers.iter().enumerate() {
-                let here = |seat: &&Seat| seat.place.is_some_and(|p| usize::from(p.tier) == number);
-                assert_eq!(tier.load, sum(&mut self.seats.iter().filter(here)));
-                assert_eq!(tier.table.len(), tier.slots.len());
-                let is_full = |seat: &&Seat| here(seat) && seat.in_flight >= self.limit;
-                assert_eq!(tier.full, self.seats.iter().filter(is_full).count());
-                for (row, slot) in tier.slots.iter().enumerate() {
-                    let place = Place { tier: number as u8, row: row as u32 };
-                    assert_eq!(self.seats[slot.index()].place, Some(place));
+                assert_eq!(tier.load, tier.rows.iter().map(|row| row.load).sum::<u64>());
+                assert_eq!(tier.table.len(), tier.rows.len());
+                let is_full = |row: &&Row| !self.has_room(row.slot);
+                assert_eq!(tier.full, tier.rows.iter().filter(is_full).count());
+                for (at, row) in tier.rows.iter().enumerate() {
+                    let seat = &self.seats[row.slot.index()];
+                    let place = Place { tier: number as u8, row: at as u32 };
+                    assert_eq!((seat.place, seat.load()), (Some(place), row.load));
                 }
             }
         }
     }
 }
 
+impl Seat {
+    fn load(&self) -> u64 {
+        u64::from(self.in_flight) + u64::from(self.others)
+    }
+}
+
 impl Tier {
     fn clear(&mut self) {
-        self.slots.clear();
-        self.weights.clear();
+        self.rows.clear();
         self.load = 0;
         self.full = 0;
     }
 
-    fn push(&mut self, slot: Slot, weight: u32) -> u32 {
-        self.slots.push(slot);
-        self.weights.push(weight);
-        self.slots.len() as u32 - 1
+    fn push(&mut self, row: Row) -> u32 {
+        self.rows.push(row);
+        self.load += row.load;
+        self.rows.len() as u32 - 1
     }
 
     fn rebuild(&mut self) {
-        self.table.rebuild(self.weights.iter().copied());
+        self.table.rebuild(self.rows.iter().map(|row| row.weight));
+    }
+
+    /// `load ≤ (1 + ε) · weight ÷ total · (L + 1) + 1`, multiplied out.
+    fn is_within_share(&self, row: u32) -> bool {
+        let Row { load, weight, .. } = self.rows[row as usize];
+        let excess = u128::from(load.saturating_sub(SLACK));
+        let fair = u128::from(weight) * u128::from(self.load + 1);
+        excess * u128::from(self.table.total()) * SHARE_DENOMINATOR <= fair * SHARE_NUMERATOR
+    }
+
+    /// Whether row `a` has strictly fewer in flight for its weight than row `b`.
+    fn is_idler(&self, a: u32, b: u32) -> bool {
+        let (a, b) = (&self.rows[a as usize], &self.rows[b as usize]);
+        let weighed = |load: u64, weight: u32| u128::from(load) * u128::from(weight);
+        weighed(a.load, b.weight) < weighed(b.load, a.weight)
     }
 }
 

@@ -159,16 +159,18 @@ impl Roster {
     pub fn acknowledge(&mut self, cores: &[Arc<Published>]) {
         // The epoch is read first: the figures that were stored before it are then visible.
         let applied = cores.iter().map(|core| core.epoch()).min().unwrap_or(u64::MAX);
-        let is_done = |entry: &Entry, slot: usize| {
-            !entry.is_listed
-                && entry.sundown_since.is_some_and(|epoch| epoch <= applied)
-                && cores.iter().all(|core| core.in_flight(slot) == 0)
-        };
-        let done: Vec<Slot> = (self.entries.iter().enumerate())
-            .filter(|(slot, entry)| entry.as_ref().is_some_and(|entry| is_done(entry, *slot)))
-            .map(|(slot, _)| Slot(slot as u32))
-            .collect();
-        done.into_iter().for_each(|slot| self.forget(slot));
+        if let Some(is_busy) = self.busy(cores) {
+            let is_done = |entry: &Entry, slot: usize| {
+                !entry.is_listed
+                    && entry.sundown_since.is_some_and(|epoch| epoch <= applied)
+                    && !is_busy[slot]
+            };
+            let done: Vec<Slot> = (self.entries.iter().enumerate())
+                .filter(|(slot, entry)| entry.as_ref().is_some_and(|entry| is_done(entry, *slot)))
+                .map(|(slot, _)| Slot(slot as u32))
+                .collect();
+            done.into_iter().for_each(|slot| self.forget(slot));
+        }
         let (free, released) = self.released.drain(..).partition(|&(_, epoch)| epoch <= applied);
         self.released = released;
         let free: Vec<(Slot, u64)> = free;
@@ -251,6 +253,20 @@ impl Roster {
         self.by_name.insert(Arc::clone(&entry.name), slot);
         self.entries[slot.index()] = Some(entry);
         true
+    }
+
+    /// By slot, whether any core has a request in flight there; `None` when a core was about to say so. The next look
+    /// will know.
+    fn busy(&self, cores: &[Arc<Published>]) -> Option<Vec<bool>> {
+        let mut is_busy = vec![false; self.entries.len()];
+        let is_known = cores.iter().all(|core| {
+            core.read_in_flight(|slot, _| {
+                if let Some(is_busy) = is_busy.get_mut(slot as usize) {
+                    *is_busy = true;
+                }
+            })
+        });
+        is_known.then_some(is_busy)
     }
 
     fn forget(&mut self, slot: Slot) {

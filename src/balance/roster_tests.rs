@@ -147,21 +147,21 @@ fn who_left_is_forgotten_when_its_last_request_ended_on_every_core() {
     roster.take(&frame(&["a", "b"]));
     roster.commit();
     cores.iter().for_each(|core| core.store_epoch(1));
-    cores[1].store_in_flight(0, 1);
+    cores[1].store_in_flight([(0, 1)].into_iter());
     roster.take(&frame(&["b"]));
     assert_eq!(show(&roster.commit().unwrap()), "a:0- b:1?");
     assert!(roster.awaits_cores());
     // Both are idle, but the second has not applied it: it may yet pick it.
-    cores[1].store_in_flight(0, 0);
+    cores[1].store_in_flight([].into_iter());
     cores[0].store_epoch(2);
     roster.acknowledge(&cores);
     assert_eq!(roster.commit(), None);
     // It has, with one request in flight.
-    cores[1].store_in_flight(0, 1);
+    cores[1].store_in_flight([(0, 1)].into_iter());
     cores[1].store_epoch(2);
     roster.acknowledge(&cores);
     assert_eq!(roster.commit(), None);
-    cores[1].store_in_flight(0, 0);
+    cores[1].store_in_flight([].into_iter());
     roster.acknowledge(&cores);
     let without = roster.commit().unwrap();
     assert_eq!((show(&without).as_str(), without.epoch, without.slots), ("b:1?", 3, 2));
@@ -177,6 +177,26 @@ fn who_left_is_forgotten_when_its_last_request_ended_on_every_core() {
     roster.take(&frame(&["b", "c", "d"]));
     assert_eq!(show(&roster.commit().unwrap()), "d:0? b:1? c:2?");
     assert!(!roster.awaits_cores());
+}
+
+#[test]
+fn a_core_in_the_middle_of_its_figures_is_waited_for() {
+    let (mut roster, cores) = (Roster::new([]), cores(2));
+    roster.take(&frame(&["a", "b"]));
+    roster.commit();
+    roster.take(&frame(&["b"]));
+    roster.commit();
+    cores.iter().for_each(|core| core.store_epoch(2));
+    // The list is as empty as when nothing is in flight, but its owner is about to write into it.
+    cores[1].store_in_flight(std::iter::once_with(|| {
+        roster.acknowledge(&cores);
+        (0, 1)
+    }));
+    assert_eq!(roster.commit(), None);
+    assert!(roster.awaits_cores());
+    cores[1].store_in_flight([].into_iter());
+    roster.acknowledge(&cores);
+    assert_eq!(show(&roster.commit().unwrap()), "b:1?");
 }
 
 #[test]

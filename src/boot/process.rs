@@ -1,7 +1,7 @@
 //! The threads of a running process: one per worker core, one for control. Each runs an executor of its own.
 //!
 //! Crossings that begin here: each worker gets a snapshot channel (from control), an order channel (from this
-//! file) and a block of figures that it alone writes. What the threads tell us comes over one event channel.
+//! file) and a block of figures that it alone writes and all others read. What the threads tell us comes over one event channel.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -73,12 +73,20 @@ impl Process {
             listeners.iter().map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
         let mut subscribers = Vec::new();
         let mut mails = Vec::new();
-        for block in &published {
+        for (own, block) in published.iter().enumerate() {
             let bell = bell()?;
             let (orders, inbox) = unbounded();
             let (subscriber, snapshots) = Subscriber::new(bell.clone());
             subscribers.push(subscriber);
-            let mail = Mail { snapshots, orders: inbox, published: block.clone() };
+            let mail = Mail {
+                snapshots,
+                orders: inbox,
+                published: block.clone(),
+                peers: (published.iter().enumerate())
+                    .filter(|(other, _)| *other != own)
+                    .map(|(_, block)| block.clone())
+                    .collect(),
+            };
             mails.push((orders, bell, mail));
         }
 

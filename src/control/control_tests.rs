@@ -216,13 +216,13 @@ fn who_left_is_forgotten_when_the_cores_are_done() {
     let mut scene = Scene::new(Some("10.0.0.7"), &[]);
     scene.accept();
     scene.frame(&items(&[(A, 1, "LU"), (B, 1, "LU")]));
-    scene.cores[1].store_in_flight(0, 2);
+    scene.cores[1].store_in_flight([(0, 2)].into_iter());
     scene.frame(&items(&[(B, 1, "LU")]));
     assert_eq!(show(scene.received()), format!("{A} -, {B} 1 1"));
     scene.apply(2);
     scene.run_to(1000);
     assert_eq!(show(scene.received()), "nothing");
-    scene.cores[1].store_in_flight(0, 0);
+    scene.cores[1].store_in_flight([].into_iter());
     scene.run_to(1100);
     assert_eq!(show(scene.received()), format!("{B} 1 1"));
 }

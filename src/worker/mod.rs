@@ -56,6 +56,8 @@ pub struct Mail {
     pub orders: Receiver<Order>,
     /// This core's figures.
     pub published: Arc<Published>,
+    /// Those of the other worker cores.
+    pub peers: Vec<Arc<Published>>,
 }
 
 /// What the process wants of a worker.
@@ -82,11 +84,12 @@ impl<I: Io> Worker<I> {
 
     /// Runs until an order ends it.
     pub async fn run(self) {
-        let Self { shard, listeners, mail } = self;
+        let Self { shard, listeners, mut mail } = self;
         let bursts = Rc::new(Bursts::new(|(shard, client)| burst(shard, client), DESKS_KEPT_MAX));
         let open_listeners = Rc::new(Cell::new(listeners.len()));
         take_snapshots(&shard, &mail);
-        shard.io.spawn(tick::run(shard.clone(), mail.published.clone()));
+        let peers = std::mem::take(&mut mail.peers);
+        shard.io.spawn(tick::run(shard.clone(), mail.published.clone(), peers));
         shard.io.spawn(keep_pool(shard.clone()));
         for listener in listeners {
             let task = accept(shard.clone(), listener, bursts.clone(), open_listeners.clone());

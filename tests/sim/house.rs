@@ -24,6 +24,8 @@ pub struct House {
     pub io: SimIo,
     pub address: SocketAddr,
     pub published: Arc<Published>,
+    /// What another core lets the worker see.
+    pub peer: Arc<Published>,
     snapshots: Sender<Arc<Snapshot>>,
     orders: Sender<Order>,
     has_ended: Rc<Cell<bool>>,
@@ -59,8 +61,13 @@ impl House {
         let (snapshots, snapshots_in) = unbounded();
         let (orders, orders_in) = unbounded();
         let published = Arc::new(Published::new(SLOTS));
-        let mail =
-            Mail { snapshots: snapshots_in, orders: orders_in, published: published.clone() };
+        let peer = Arc::new(Published::new(SLOTS));
+        let mail = Mail {
+            snapshots: snapshots_in,
+            orders: orders_in,
+            published: published.clone(),
+            peers: vec![peer.clone()],
+        };
         let has_ended = Rc::new(Cell::new(false));
         let work = build(io.clone(), config(), vec![io.listen(address)], mail);
         let flag = has_ended.clone();
@@ -69,7 +76,7 @@ impl House {
             flag.set(true);
         });
         let (epoch, slots) = (Cell::new(0), RefCell::default());
-        Self { io, address, published, snapshots, orders, has_ended, epoch, slots }
+        Self { io, address, published, peer, snapshots, orders, has_ended, epoch, slots }
     }
 
     /// A new snapshot: these backends, all alike.
@@ -125,7 +132,9 @@ impl House {
     }
 
     pub fn in_flight(&self) -> u32 {
-        (0..SLOTS).map(|slot| self.published.in_flight(slot)).sum()
+        let mut sum = 0;
+        self.published.read_in_flight(|_, n| sum += n);
+        sum
     }
 
     /// Streams to `backend` that the worker has open.

@@ -6,6 +6,7 @@
 mod chaos;
 mod faults;
 mod patience;
+mod peers;
 mod seasons;
 mod traffic;
 
