@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::io::{Bell, Interest, Io, Listener, Status, Stream, Timer};
 use crate::time::{Instant, WallTime};
@@ -54,6 +55,9 @@ impl Io for Fake {
     }
     fn wall(&self) -> WallTime {
         WallTime::from_ms(self.now_ms.get())
+    }
+    fn slept(&self) -> Duration {
+        Duration::ZERO
     }
     fn draw(&self) -> u64 {
         u64::MAX / 2

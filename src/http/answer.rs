@@ -60,6 +60,34 @@ impl Refusal {
         self.row().3
     }
 
+    /// How many there are: the size of a counter array indexed by [`Refusal::index`].
+    pub const COUNT: usize = OWN.len() + Reject::COUNT + BadResponse::COUNT;
+
+    /// All of them, in the order of their [`index`](Refusal::index).
+    pub fn all() -> impl Iterator<Item = Self> {
+        let own = OWN.into_iter();
+        own.chain(Reject::all().map(Self::Rejected))
+            .chain(BadResponse::all().map(Self::BadResponse))
+    }
+
+    /// Its place among all.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Rejected(reject) => OWN.len() + reject as usize,
+            Self::BadResponse(bad) => OWN.len() + Reject::COUNT + bad as usize,
+            Self::NoBackend => 0,
+            Self::QueueFull => 1,
+            Self::QueueTimeout => 2,
+            Self::Draining => 3,
+            Self::ConnectRefused => 4,
+            Self::ConnectTimeout => 5,
+            Self::ConnectFailed => 6,
+            Self::ConnectionTerminated => 7,
+            Self::ResponseTimeout => 8,
+            Self::Internal => 9,
+        }
+    }
+
     /// The table: status, label, Proxy Error Type, text.
     const fn row(self) -> (u16, &'static str, &'static str, &'static str) {
         match self {
@@ -258,6 +286,20 @@ const fn reason(status: u16) -> &'static str {
     }
 }
 
+/// Reasons that are neither the client's bytes nor the backend's.
+const OWN: [Refusal; 10] = [
+    Refusal::NoBackend,
+    Refusal::QueueFull,
+    Refusal::QueueTimeout,
+    Refusal::Draining,
+    Refusal::ConnectRefused,
+    Refusal::ConnectTimeout,
+    Refusal::ConnectFailed,
+    Refusal::ConnectionTerminated,
+    Refusal::ResponseTimeout,
+    Refusal::Internal,
+];
+
 /// What a client that waits with its body is told when the backend will not tell it (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -268,27 +310,12 @@ mod tests {
 
     const DATE: &[u8; DATE_BYTES] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
-    fn own() -> Vec<Refusal> {
-        use Refusal as R;
-        let mut all =
-            vec![R::NoBackend, R::QueueFull, R::QueueTimeout, R::Draining, R::ConnectRefused];
-        all.extend([
-            R::ConnectTimeout,
-            R::ConnectFailed,
-            R::ConnectionTerminated,
-            R::ResponseTimeout,
-            R::Internal,
-        ]);
-        all.extend(Reject::all().map(R::Rejected));
-        all.extend(BadResponse::all().map(R::BadResponse));
-        all
-    }
-
     #[test]
     fn labels_are_unique_and_every_status_has_a_reason() {
-        let labels: HashSet<_> = own().into_iter().map(Refusal::label).collect();
-        assert_eq!(labels.len(), own().len());
-        for refusal in own() {
+        let labels: HashSet<_> = Refusal::all().map(Refusal::label).collect();
+        assert_eq!(labels.len(), Refusal::COUNT);
+        for (index, refusal) in Refusal::all().enumerate() {
+            assert_eq!(refusal.index(), index);
             assert_ne!(reason(refusal.status()), "", "{refusal:?}");
         }
     }
@@ -297,7 +324,7 @@ mod tests {
     fn an_answer_is_a_response_we_would_accept() {
         use crate::http::{Framing, HeadLimits, HeadScan, Method, ResponseHead, framing};
         for (refusal, close, head_only) in
-            own().into_iter().flat_map(|r| [(r, true, false), (r, false, true)])
+            Refusal::all().flat_map(|r| [(r, true, false), (r, false, true)])
         {
             let answer = Answer {
                 refusal,

@@ -45,6 +45,7 @@ struct Reactor {
     now: Cell<Instant>,
     wall: Cell<WallTime>,
     wall_read: Cell<Instant>,
+    slept: Cell<Duration>,
     rng: RefCell<SmallRng>,
     /// The main task has ended; so should the driver.
     is_over: Cell<bool>,
@@ -67,6 +68,7 @@ impl Driver {
             now: Cell::new(monotonic()),
             wall: Cell::new(WallTime::from_ms(0)),
             wall_read: Cell::new(Instant::from_ns(0)),
+            slept: Cell::new(Duration::ZERO),
             rng: RefCell::new(SmallRng::from_os_rng()),
             is_over: Cell::new(false),
         };
@@ -135,20 +137,24 @@ impl Reactor {
     /// Collects events, blocking for the first one if allowed, and everything that came due.
     fn turn(&self, may_block: bool) {
         let mut timeout_ms = 0;
-        let mut sleeps = false;
+        let mut asleep_since = None;
         if may_block {
-            timeout_ms = self.timeout_ms();
-            sleeps = timeout_ms > 0 && self.bell.fall_asleep();
-            if !sleeps {
+            let now = monotonic();
+            timeout_ms = self.timeout_ms(now);
+            asleep_since = (timeout_ms > 0 && self.bell.fall_asleep()).then_some(now);
+            if asleep_since.is_none() {
                 timeout_ms = 0;
             }
         }
         let mut epoll = self.epoll.borrow_mut();
         let events = epoll.wait(timeout_ms);
-        if sleeps {
+        if asleep_since.is_some() {
             self.bell.wake_up();
         }
         self.read_clocks();
+        if let Some(since) = asleep_since {
+            self.slept.set(self.slept.get() + self.now.get().since(since));
+        }
         let mut slots = self.slots.borrow_mut();
         for (mask, token) in events {
             if token != BELL_TOKEN {
@@ -166,10 +172,9 @@ impl Reactor {
     }
 
     /// Milliseconds until the next deadline, rounded up so that it has passed when we wake.
-    fn timeout_ms(&self) -> i32 {
+    fn timeout_ms(&self, now: Instant) -> i32 {
         let next_ns = self.slots.borrow().next_deadline_ns();
-        let now_ns = monotonic().as_ns();
-        let wait_ns = next_ns.map_or(u64::MAX, |at_ns| at_ns.saturating_sub(now_ns));
+        let wait_ns = next_ns.map_or(u64::MAX, |at_ns| at_ns.saturating_sub(now.as_ns()));
         let wait_ms = wait_ns.div_ceil(1_000_000).min(SLEEP_MAX_MS);
         i32::try_from(wait_ms).expect("SLEEP_MAX_MS fits an i32")
     }
@@ -198,6 +203,10 @@ impl Io for Driver {
 
     fn wall(&self) -> WallTime {
         self.0.wall.get()
+    }
+
+    fn slept(&self) -> Duration {
+        self.0.slept.get()
     }
 
     fn draw(&self) -> u64 {

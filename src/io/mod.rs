@@ -19,6 +19,7 @@ use std::future::Future;
 use std::io::{IoSlice, Result};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::time::{Instant, WallTime};
 
@@ -37,6 +38,8 @@ pub trait Io: Clone + 'static {
     fn now(&self) -> Instant;
     /// The wall clock, read once per turn of the driver.
     fn wall(&self) -> WallTime;
+    /// How long this core has slept so far, because there was nothing to do.
+    fn slept(&self) -> Duration;
     /// 64 uniform random bits.
     fn draw(&self) -> u64;
     /// Starts a task on this core. It may be polled once before this returns, so never call it under a borrow.

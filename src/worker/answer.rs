@@ -21,15 +21,17 @@ pub(super) async fn refuse<I: Io>(
     reject: Reject,
 ) -> Next {
     shard.counters.add(Count::Rejects, 1);
+    let refusal = Refusal::from(reject);
     let words = Answer {
-        refusal: reject.into(),
+        refusal,
         close: true,
         keep_alive_10: false,
         retry_after: None,
         date: &shard.date(),
         head_only: method == Some(Method::Head),
     };
-    begin(desk);
+    shard.note_refusal(refusal);
+    begin(desk, refusal.status());
     answer::write(desk.down.lead(), &words);
     deliver(shard, client, desk, Next::Linger).await
 }
@@ -52,7 +54,8 @@ pub(super) async fn refuse_with<I: Io>(
         date: &shard.date(),
         head_only: desk.request.method == Method::Head,
     };
-    begin(desk);
+    shard.note_refusal(refusal);
+    begin(desk, refusal.status());
     answer::write(desk.down.lead(), &words);
     deliver(shard, client, desk, next(plan, keeps)).await
 }
@@ -66,7 +69,7 @@ pub(super) async fn as_final_recipient<I: Io>(
 ) -> Next {
     let keeps = keeps_client(shard, plan);
     let keep_alive_10 = keeps && desk.request.version == Version::Http10;
-    begin(desk);
+    begin(desk, 200);
     let (lead, head, date) = (desk.down.lead(), desk.inbound.held(), shard.date());
     match desk.request.method {
         Method::Trace => {
@@ -90,7 +93,8 @@ fn next(plan: &RequestPlan, keeps: bool) -> Next {
     }
 }
 
-fn begin(desk: &mut Desk) {
+fn begin(desk: &mut Desk, status: u16) {
+    desk.record.own(status);
     desk.outbound.clear();
     desk.down.begin(Framing::None, false, false);
 }

@@ -70,18 +70,22 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
     let mut desk = shard.desk();
     let mut served = 0_u32;
     loop {
+        desk.record.begin(shard.now());
         match read_head(&shard, &client.stream, &mut desk).await {
             Heading::Whole => shard.counters.add(Count::Requests, 1),
             Heading::Idle => return Some(client),
             Heading::Over => return None,
             Heading::Refused(reject) => {
-                if answer::refuse(&shard, &client, &mut desk, None, reject).await == Next::Linger {
+                let next = answer::refuse(&shard, &client, &mut desk, None, reject).await;
+                shard.note_end(&desk.record);
+                if next == Next::Linger {
                     close(&shard, &client.stream, &mut desk, true).await;
                 }
                 return None;
             }
         }
         let next = exchange(&shard, &client, &mut desk).await;
+        shard.note_end(&desk.record);
         desk.inbound.release();
         shard.counters.add(Count::BytesToClients, desk.down.bytes_out());
         match next {

@@ -2,6 +2,7 @@
 //! holds none of it and a request allocates none of it.
 
 use super::buffer::{Buffer, ROOM_MIN};
+use super::record::Record;
 use super::relay::Flow;
 use crate::http::{HeadLimits, HeadScan, RequestHead, ResponseHead};
 
@@ -13,6 +14,8 @@ pub(super) struct Desk {
     pub outbound: Buffer,
     /// How far the current head has been searched for its end.
     pub scan: HeadScan,
+    /// What is noted of the request.
+    pub record: Record,
     pub request: RequestHead,
     pub response: ResponseHead,
     /// Client to backend.
@@ -29,6 +32,7 @@ impl Desk {
             inbound: Buffer::new(capacity),
             outbound: Buffer::new(capacity),
             scan: HeadScan::default(),
+            record: Record::default(),
             request: RequestHead::default(),
             response: ResponseHead::default(),
             up: Flow::default(),

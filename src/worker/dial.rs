@@ -15,6 +15,7 @@ use super::shard::{Seat, Shard};
 use crate::balance::{self, Backend, Choice, Slot};
 use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
+use crate::time::Instant;
 
 /// A connection that one request may use.
 pub(super) struct Upstream<I: Io> {
@@ -200,7 +201,7 @@ async fn seat<I: Io>(
         }
     }
     let Some(ticket) = shard.queue.borrow_mut().enter() else { return Err(Unreached::QueueFull) };
-    let place = Place { shard, ticket };
+    let place = Place { shard, ticket, since: shard.now() };
     shard.counters.add(Count::Queued, 1);
     client.set_deadline(Some(shard.now() + shard.config.timeouts.queue));
     poll_fn(|cx| {
@@ -225,11 +226,13 @@ async fn seat<I: Io>(
 struct Place<'a, I: Io> {
     shard: &'a Shard<I>,
     ticket: Ticket,
+    since: Instant,
 }
 
 impl<I: Io> Drop for Place<'_, I> {
     fn drop(&mut self) {
         self.shard.queue.borrow_mut().leave(self.ticket);
+        self.shard.note_queued(self.shard.now().since(self.since));
     }
 }
 
@@ -303,7 +306,7 @@ fn connect<I: Io>(
             }
         }
     }
-    shard.counters.add(Count::Faults, 1);
+    shard.note_fault(&seat, fault);
     Err((slot, fault))
 }
 
@@ -347,7 +350,7 @@ fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &mut Tries) -> Settled<
 fn lose<I: Io>(shard: &Shard<I>, lanes: &mut [Option<Lane<I>>; 2]) {
     for lane in lanes.iter_mut().filter_map(Option::take) {
         shard.counters.add(Count::ConnectsFailed, 1);
-        shard.counters.add(Count::Faults, 1);
+        shard.note_fault(&lane.seat, Fault::new(Phase::Connect, Cause::Timeout));
         shard.skip_address(lane.seat.slot, lane.address);
     }
 }

@@ -60,6 +60,7 @@ pub(super) async fn exchange<I: Io>(
             return answer::refuse(shard, client, desk, method, reject).await;
         }
         let outcome = converse(shard, client, desk, &plan, &upstream.stream).await;
+        shard.note_try(&upstream.seat, &mut desk.record);
         let fault = match outcome {
             Outcome::Delivered { is_reusable, next } => {
                 if is_reusable {
@@ -79,11 +80,11 @@ pub(super) async fn exchange<I: Io>(
             }
             Outcome::ClientGone(how) => return gone(shard, desk, how),
             Outcome::Cut { fault, is_end_marked } => {
-                note_fault(shard, fault);
+                note_fault(shard, &upstream, fault);
                 return if is_end_marked { Next::Drop } else { Next::Cut };
             }
             Outcome::Failed { fault, has_answered } => {
-                note_fault(shard, fault);
+                note_fault(shard, &upstream, fault);
                 if fault.cause == Cause::Timeout
                     || !may_retry(shard, desk, &upstream, &mut tries, has_answered)
                 {
@@ -198,9 +199,9 @@ fn put_back<I: Io>(shard: &Shard<I>, upstream: Upstream<I>) {
     shard.counters.add(Count::PoolEvictions, u64::from(!is_kept));
 }
 
-fn note_fault<I: Io>(shard: &Shard<I>, fault: Fault) {
+fn note_fault<I: Io>(shard: &Shard<I>, upstream: &Upstream<I>, fault: Fault) {
     debug_assert!(fault.phase != Phase::Connect, "the dial counts its own");
-    shard.counters.add(Count::Faults, 1);
+    shard.note_fault(&upstream.seat, fault);
 }
 
 /// The client may still read what is on its way to it: an end must not make that look whole. One that takes nothing

@@ -57,6 +57,19 @@ impl Fault {
         Self { phase, cause }
     }
 
+    /// Its number among [`FAULTS`](crate::metrics::FAULTS).
+    pub(super) const fn index(self) -> usize {
+        let cause = match self.cause {
+            Cause::Refused => 0,
+            Cause::Unreachable => 1,
+            Cause::Timeout => 2,
+            Cause::Reset => 3,
+            Cause::Closed => 4,
+            Cause::Malformed(_) => 5,
+        };
+        self.phase as usize * CAUSES + cause
+    }
+
     /// What the client is told, if it can still be told anything.
     pub(super) const fn refusal(self) -> Refusal {
         match (self.phase, self.cause) {
@@ -70,6 +83,8 @@ impl Fault {
     }
 }
 
+const CAUSES: usize = 6;
+
 /// The client left, or was too slow to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gone {
@@ -77,4 +92,29 @@ pub(super) enum Gone {
     Left,
     /// Did not take its response in time.
     Slow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::FAULTS;
+
+    #[test]
+    fn every_fault_has_its_own_label() {
+        let phases = [(Phase::Connect, "connect"), (Phase::Head, "head"), (Phase::Body, "body")];
+        let causes = [
+            (Cause::Refused, "refused"),
+            (Cause::Unreachable, "unreachable"),
+            (Cause::Timeout, "timeout"),
+            (Cause::Reset, "reset"),
+            (Cause::Closed, "closed"),
+            (Cause::Malformed(BadResponse::NotHttp), "malformed"),
+        ];
+        for (phase, first) in phases {
+            for (cause, second) in causes {
+                let label = FAULTS[Fault::new(phase, cause).index()];
+                assert_eq!(label, format!("{first}/{second}"));
+            }
+        }
+    }
 }

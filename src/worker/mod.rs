@@ -20,6 +20,7 @@ mod dial;
 mod exchange;
 mod fault;
 mod queue;
+mod record;
 mod recycle;
 mod relay;
 mod shard;
@@ -127,7 +128,7 @@ impl<I: Io> Worker<I> {
 
 fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail) {
     if let Some(snapshot) = mail.snapshots.try_iter().last() {
-        shard.apply(snapshot);
+        shard.apply(snapshot, &mail.published);
         // At once: the control core waits for the epoch, and departing backends for their last request.
         tick::publish(shard, &mail.published);
         shard.note_work();

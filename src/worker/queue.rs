@@ -33,6 +33,11 @@ impl RequestQueue {
         self.waiting.is_empty()
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// A place at the end; `None` when the queue is full.
     pub(super) fn enter(&mut self) -> Option<Ticket> {
         if self.waiting.len() >= self.length_max {

@@ -13,7 +13,7 @@ use super::upstream::Pool;
 use crate::balance::{Backend, Picker, RetryBudget, Slot, Snapshot};
 use crate::config::ShardConfig;
 use crate::io::{Io, Timer};
-use crate::metrics::{Count, Counters};
+use crate::metrics::{Count, Counters, Figures, Published};
 use crate::time::{DATE_BYTES, DateText, Instant};
 
 /// Everything that belongs to one core and to no other.
@@ -21,6 +21,7 @@ pub(super) struct Shard<I: Io> {
     pub io: I,
     pub config: ShardConfig,
     pub counters: Counters,
+    pub figures: Figures,
     pub picker: RefCell<Picker>,
     pub pool: RefCell<Pool<I::Stream>>,
     pub queue: RefCell<RequestQueue>,
@@ -53,6 +54,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn new(io: I, config: ShardConfig) -> Self {
         Self {
             counters: Counters::new(),
+            figures: Figures::default(),
             picker: RefCell::new(Picker::new(config.balance, config.backend_inflight_max)),
             pool: RefCell::new(Pool::new()),
             queue: RefCell::new(RequestQueue::new(config.queue_length_max)),
@@ -82,7 +84,7 @@ impl<I: Io> Shard<I> {
 
     /// Takes over a snapshot: the picker's tables, the directory, and the end of idle connections to whoever is draining
     /// or gone.
-    pub(super) fn apply(&self, snapshot: Arc<Snapshot>) {
+    pub(super) fn apply(&self, snapshot: Arc<Snapshot>, published: &Published) {
         let mut directory = self.directory.borrow_mut();
         let mut pool = self.pool.borrow_mut();
         directory.iter_mut().for_each(|listing| listing.place = 0);
@@ -103,6 +105,8 @@ impl<I: Io> Shard<I> {
                 listing.first_address = 0;
             }
         }
+        let listed = snapshot.backends.iter().map(|backend| backend.slot.index());
+        self.figures.slots.borrow_mut().list(listed, published.slots());
         self.picker.borrow_mut().apply(&snapshot);
         self.queue.borrow().wake_front();
         *self.snapshot.borrow_mut() = snapshot;
@@ -189,6 +193,8 @@ impl<I: Io> Shard<I> {
 pub(super) struct Seat<I: Io> {
     shard: Rc<Shard<I>>,
     pub slot: Slot,
+    /// When the backend was chosen.
+    pub since: Instant,
 }
 
 impl<I: Io> Seat<I> {
@@ -196,7 +202,7 @@ impl<I: Io> Seat<I> {
     pub(super) fn at(shard: &Rc<Shard<I>>, slot: Slot) -> Self {
         shard.picker.borrow_mut().begin(slot);
         shard.note_work();
-        Self { shard: shard.clone(), slot }
+        Self { shard: shard.clone(), slot, since: shard.now() }
     }
 }
 

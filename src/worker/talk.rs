@@ -401,6 +401,7 @@ impl<I: Io> Talk<'_, I> {
                 return Err(self.failed(Cause::Malformed(fault.into())));
             }
         }
+        desk.record.head(desk.response.status, self.shard.now());
         Ok(())
     }
 

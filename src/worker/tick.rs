@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::shard::{Shard, TICK};
 use crate::balance::Slot;
 use crate::io::{Io, Timer};
-use crate::metrics::{Count, Published};
+use crate::metrics::{Count, Gauges, Published};
 use crate::time::Instant;
 
 /// Publishes for ever.
@@ -51,9 +51,17 @@ pub(super) async fn run<I: Io>(
 /// Writes the core's totals where others read them. The epoch comes last: who sees it sees the rest.
 pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
     published.store_counters(&shard.counters);
-    published.store_connections(shard.connections() as u64);
+    published.store_figures(&shard.figures);
+    let picker = shard.picker.borrow();
+    published.store_gauges(Gauges {
+        connections: shard.connections() as u64,
+        in_flight: picker.total_in_flight(),
+        queue_depth: shard.queue.borrow().len() as u64,
+        pool_idle: shard.pool.borrow().idle() as u64,
+    });
+    published.store_slept(u64::try_from(shard.io.slept().as_nanos()).unwrap_or(u64::MAX));
     published.store_beat(shard.now().as_ns());
-    published.store_in_flight(shard.picker.borrow().figures().map(|(slot, n)| (slot.0, n)));
+    published.store_in_flight(picker.figures().map(|(slot, n)| (slot.0, n)));
     published.store_epoch(shard.epoch());
 }
 

@@ -16,6 +16,8 @@ use crate::time::Instant;
 pub(super) struct Pool<S> {
     backends: Vec<Shelf<S>>,
     serial: u32,
+    /// Idle connections on all shelves.
+    idle: usize,
 }
 
 struct Shelf<S> {
@@ -30,7 +32,7 @@ struct Idle<S> {
 
 impl<S: Stream> Pool<S> {
     pub(super) fn new() -> Self {
-        Self { backends: Vec::new(), serial: 0 }
+        Self { backends: Vec::new(), serial: 0, idle: 0 }
     }
 
     /// From here on connections to `slot` are kept, or (closed) dropped at once. Returns how many were dropped.
@@ -45,6 +47,7 @@ impl<S: Stream> Pool<S> {
         }
         let dropped = shelf.idle.len();
         shelf.idle = Vec::new();
+        self.idle -= dropped;
         dropped
     }
 
@@ -53,6 +56,7 @@ impl<S: Stream> Pool<S> {
     pub(super) fn checkout(&mut self, slot: Slot, evicted: &mut u64) -> Option<S> {
         let shelf = self.backends.get_mut(slot.index())?;
         while let Some(Idle { stream, .. }) = shelf.idle.pop() {
+            self.idle -= 1;
             if stream.is_quiet() {
                 stream.watch(None);
                 stream.set_deadline(None);
@@ -79,6 +83,7 @@ impl<S: Stream> Pool<S> {
         stream.watch(Some(u64::from(slot.0) << 32 | u64::from(self.serial)));
         stream.set_deadline(Some(now + idle_timeout));
         shelf.idle.push(Idle { stream, serial: self.serial });
+        self.idle += 1;
         true
     }
 
@@ -95,12 +100,19 @@ impl<S: Stream> Pool<S> {
             return false;
         }
         shelf.idle.remove(at);
+        self.idle -= 1;
         true
     }
 
     /// Drops everything.
     pub(super) fn clear(&mut self) {
         self.backends.clear();
+        self.idle = 0;
+    }
+
+    /// How many are kept.
+    pub(super) fn idle(&self) -> usize {
+        self.idle
     }
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use balancer::io::{Bell, Interest, Io, Listener, Status, Stream, Timer};
 use balancer::time::{Instant, WallTime};
@@ -49,6 +50,10 @@ impl Io for SimIo {
 
     fn wall(&self) -> WallTime {
         WallTime::from_ms(WALL_ORIGIN_MS + self.now().as_ns() / 1_000_000)
+    }
+
+    fn slept(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn draw(&self) -> u64 {

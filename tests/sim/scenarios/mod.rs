@@ -5,6 +5,7 @@
 
 mod chaos;
 mod faults;
+mod figures;
 mod patience;
 mod peers;
 mod seasons;
