@@ -5,37 +5,23 @@
 #
 #   scripts/syscalls.sh [--requests N] [--connections N] [--file 128|16k] [--balancer PATH]
 set -euo pipefail
+source "$(dirname "$0")/lib.sh"
 
 requests=20000 connections=1 file=128 binary=''
-here=$(cd "$(dirname "$0")" && pwd)
 while [ $# -gt 0 ]; do
   case "$1" in
     --requests) requests=$2; shift 2 ;;
     --connections) connections=$2; shift 2 ;;
     --file) file=$2; shift 2 ;;
     --balancer) binary=$2; shift 2 ;;
-    -h|--help) sed -n '2,6p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
-    *) echo "error: unknown option $1" >&2; exit 2 ;;
+    -h|--help) usage; exit 0 ;;
+    *) wrong_option "$1" ;;
   esac
 done
-PATH=$PATH:/usr/sbin
-binary=${binary:-$here/../target/release/balancer}
-for tool in strace h2load nginx python3 timeout "$binary"; do
-  command -v "$tool" >/dev/null || { echo "error: $tool is needed" >&2; exit 1; }
-done
+binary=${binary:-$scripts/../target/release/balancer}
+need strace h2load nginx python3 taskset timeout "$binary"
 
-dir=$(mktemp -d)
-chmod 755 "$dir" # nginx's workers drop root, and must still reach the files
-pids=()
-cleanup() {
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-  rm -rf "$dir"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-port=$(python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])')
+port=$(free_port)
 mkdir "$dir/www"
 head -c 128 /dev/urandom >"$dir/www/128"
 head -c 16384 /dev/urandom >"$dir/www/16k"
@@ -43,29 +29,23 @@ cat >"$dir/backend.conf" <<CONF
 daemon off; worker_processes 1; pid $dir/backend.pid; error_log stderr crit;
 events { worker_connections 4096; }
 http {
-  client_body_temp_path $dir/t1; proxy_temp_path $dir/t2; fastcgi_temp_path $dir/t3;
-  uwsgi_temp_path $dir/t4; scgi_temp_path $dir/t5;
+  $(nginx_paths backend)
   access_log off; sendfile on; tcp_nopush on; open_file_cache max=100; keepalive_requests 1000000000;
   server { listen 127.0.0.1:$port backlog=4096; root $dir/www; }
 }
 CONF
-nginx -c "$dir/backend.conf" -p "$dir" -e stderr &
-pids+=($!)
+cores=$(allowed_cores)
+start_nginx backend "${cores// /,}" "$port"
 
-core=$(python3 -c 'import os; print(min(os.sched_getaffinity(0)))')
-flags=(run --listen 127.0.0.1:0 --cores "$core" --control-core "$core" --backend "127.0.0.1:$port=50")
-if "$binary" run --help 2>/dev/null | grep -q -- '--cache '; then flags+=(--cache off); fi
-BALANCER_ADMIN=off "$binary" "${flags[@]}" 2>"$dir/balancer.log" &
-balancer=$!
-pids+=("$balancer")
-timeout 10 bash -c "until grep -q 'ready in' '$dir/balancer.log'; do kill -0 $balancer || exit 1; sleep 0.05; done" ||
-  { echo "error: balancer did not become ready" >&2; cat "$dir/balancer.log" >&2; exit 1; }
-url=$(grep -o 'http://[^ ]*' "$dir/balancer.log" | sed -n 1p)/$file
+flags=(--backend "127.0.0.1:$port=50")
+if balancer_has "$binary" --cache; then flags+=(--cache off); fi
+start_balancer "$binary" "${cores%% *}" "${flags[@]}" || fail "balancer did not become ready"
+balancer=$balancer_pid url=$balancer_url/$file
 
 load() { # REQUESTS: exactly that many, all of them answered with 2xx, or the script ends
   timeout 120 h2load --h1 -t1 -c"$connections" -n"$1" "$url" >"$dir/load.log"
   grep -q "$1 succeeded, 0 failed" "$dir/load.log" && grep -q "status codes: $1 2xx" "$dir/load.log" ||
-    { echo "error: not every request succeeded" >&2; cat "$dir/load.log" >&2; exit 1; }
+    { cat "$dir/load.log" >&2; fail "not every request succeeded"; }
 }
 
 load 1000 # warm

@@ -1,0 +1,95 @@
+# shellcheck shell=bash
+# What the scripts here share; sourced, never run. Gives a scratch directory ($dir) and ends, when the script ends,
+# every process named to `started`.
+
+PATH=$PATH:/usr/sbin
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+dir=$(mktemp -d)
+chmod 755 "$dir" # nginx's workers drop root, and must still reach the files
+pids=()
+
+cleanup() {
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# The comment block at the head of a script, from its second line on, is its help.
+usage() { awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"; }
+
+fail() { echo "error: $*" >&2; exit 1; }
+
+wrong_option() { echo "error: unknown option $1" >&2; usage >&2; exit 2; }
+
+need() { # TOOL…
+  for tool in "$@"; do command -v "$tool" >/dev/null || fail "$tool is needed"; done
+}
+
+started() { pids+=("$1"); }
+
+ended() { # PID: now, not at the end of the script
+  kill "$1" 2>/dev/null || true
+  wait "$1" 2>/dev/null || true
+  local kept=()
+  for pid in "${pids[@]}"; do [ "$pid" = "$1" ] || kept+=("$pid"); done
+  pids=("${kept[@]}")
+}
+
+allowed_cores() { python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))'; }
+
+free_port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
+
+wait_for_port() { # PORT NAME, which logs to $dir/NAME.log
+  timeout 10 bash -c "until (exec 3<>/dev/tcp/127.0.0.1/$1) 2>/dev/null; do sleep 0.05; done" ||
+    { cat "$dir/$2.log" >&2 || true; fail "$2 does not listen on port $1"; }
+}
+
+# What nginx must be told to leave its compiled-in directories alone; each instance has its own, named NAME.
+nginx_paths() { # NAME
+  mkdir -p "$dir/$1.temp"
+  chmod 777 "$dir/$1.temp"
+  echo "client_body_temp_path $dir/$1.temp/1; proxy_temp_path $dir/$1.temp/2; fastcgi_temp_path $dir/$1.temp/3;
+  uwsgi_temp_path $dir/$1.temp/4; scgi_temp_path $dir/$1.temp/5;"
+}
+
+start_nginx() { # NAME CORE PORT, configured by $dir/NAME.conf
+  taskset -c "$2" nginx -c "$dir/$1.conf" -p "$dir" -e stderr 2>"$dir/$1.log" &
+  nginx_pid=$!
+  started "$nginx_pid"
+  wait_for_port "$3" "$1"
+}
+
+balancer_has() { # BINARY OPTION
+  # Not `grep -q`: it would end the pipe early, and pipefail call that a failure.
+  "$1" run --help 2>/dev/null | grep -e "$2 " >/dev/null
+}
+
+start_balancer() { # BINARY CORES FLAG…: one that is ready, as balancer_pid and balancer_url; false if it is not
+  local binary=$1 cores=$2
+  shift 2
+  balancer_flags=(run --listen 127.0.0.1:0 --cores "$cores" --control-core "${cores%%,*}" "$@")
+  BALANCER_ADMIN=off taskset -c "$cores" "$binary" "${balancer_flags[@]}" 2>"$dir/balancer.log" &
+  balancer_pid=$!
+  started "$balancer_pid"
+  timeout 10 bash -c "until grep -q 'ready in' '$dir/balancer.log'; do kill -0 $balancer_pid || exit 1; sleep 0.05; done" 2>/dev/null ||
+    { tail -n 3 "$dir/balancer.log" >&2; return 1; }
+  balancer_url=$(grep -o 'http://[^ ]*' "$dir/balancer.log" | sed -n 1p)
+}
+
+machine() { # one line for the top of a report
+  echo "$(uname -sr), $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sed -n 1p)"
+}
+
+measure() { # CORE PORT FILE CONNECTIONS SECONDS [LUA]: "RESULT requests µs p50 p99 errors", or nothing
+  cat - <(echo "${6:-}") >"$dir/report.lua" <<'LUA'
+done = function(summary, latency)
+  local e = summary.errors
+  io.write(string.format("RESULT %d %d %d %d %d\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+end
+LUA
+  taskset -c "$1" timeout $(($5 + 20)) \
+    wrk -t1 -c"$4" -d"$5" --timeout 10s -s "$dir/report.lua" "http://127.0.0.1:$2/$3" | grep '^RESULT' || true
+}
