@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Statistics for the bench scripts.
 
-bench-report.py cpu PID         CPU time in microseconds of PID, its threads and all its descendants
-bench-report.py compare FILE    the table of bench-compare.sh (Markdown)
-bench-report.py self-test       checks this script
+bench-report.py cpu PID                    CPU time in microseconds of PID, its threads and all its descendants
+bench-report.py compare FILE [REFERENCE]   the table of bench-compare.sh and bench-cache.sh (Markdown); ratios to
+                                           REFERENCE (nginx) in the same round
+bench-report.py self-test                  checks this script
 """
 import os
 import statistics
 import sys
 
-HEADINGS = ("scenario", "proxy", "CPU µs/req", "min–max", "÷ nginx", "req/s", "min–max", "p50 µs", "p99 µs", "errors")
+HEADINGS = ("scenario", "proxy", "CPU µs/req", "min–max", "÷ {reference}", "req/s", "min–max", "p50 µs", "p99 µs", "errors")
 
 
 def cpu_us(root):
@@ -78,16 +79,16 @@ def verdict(rows, scenario, proxies, key="cpu"):
     return f"{scenario}: {best} used the least CPU per request, next {second}."
 
 
-def table(rows):
+def table(rows, reference="nginx"):
     scenarios = list(dict.fromkeys(scenario for scenario, _ in rows))
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    lines = ["| " + " | ".join(HEADINGS).format(reference=reference) + " |", "|---" * len(HEADINGS) + "|"]
     verdicts = []
     for scenario in scenarios:
         proxies = sorted(proxy for label, proxy in rows if label == scenario)
-        reference = {row["round"]: row["cpu"] for row in rows.get((scenario, "nginx"), [])}
+        known = {row["round"]: row["cpu"] for row in rows.get((scenario, reference), [])}
         for proxy in proxies:
             mine = rows[scenario, proxy]
-            ratios = [row["cpu"] / reference[row["round"]] for row in mine if reference.get(row["round"])]
+            ratios = [row["cpu"] / known[row["round"]] for row in mine if known.get(row["round"])]
             middle = {key: statistics.median(row[key] for row in mine) for key in ("cpu", "rate", "p50", "p99")}
             low, high = spread([row["cpu"] for row in mine])
             slow, fast = spread([row["rate"] for row in mine])
@@ -109,6 +110,7 @@ def self_test():
     apart = read([line(1, "nginx", 20000), line(2, "nginx", 22000), line(1, "haproxy", 30000), line(2, "haproxy", 33000)])
     assert "nginx used the least" in table(apart), table(apart)
     assert "1.50 (1.50–1.50)" in table(apart), table(apart)
+    assert "| ÷ haproxy |" in table(apart, "haproxy") and "0.67 (0.67–0.67)" in table(apart, "haproxy")
     near = read([line(1, "nginx", 20000), line(2, "nginx", 31000), line(1, "haproxy", 30000), line(2, "haproxy", 33000)])
     assert "no winner" in table(near), table(near)
     assert "INVALID, errors at nginx" in table(read([line(1, "nginx", 1, 7), line(1, "haproxy", 9)]))
@@ -120,9 +122,9 @@ def main():
     match sys.argv[1:]:
         case ["cpu", pid]:
             print(cpu_us(int(pid)))
-        case ["compare", path]:
+        case ["compare", path, *reference]:
             with open(path, encoding="utf-8") as file:
-                print(table(read(file)))
+                print(table(read(file), *reference))
         case ["self-test"]:
             self_test()
         case _:
