@@ -4,6 +4,7 @@ mod alias;
 mod backend;
 mod backoff;
 mod frame;
+mod health;
 mod picker;
 mod retry;
 mod roster;
@@ -12,6 +13,10 @@ mod snapshot;
 pub use backend::{Backend, Category, Score, Slot};
 pub use backoff::Backoff;
 pub use frame::{BACKENDS_MAX, Flaw, Frame, Item, Refusal, split_name};
+pub use health::{
+    Change, ERRANDS_MAX, ERRANDS_PER_SECOND, Errand, Finding, HealthBook, Outcome, PROBE_INTERVAL,
+    ROW_MAX, Report, Standing, Standings, Symptom, Tally, Todo, Trial, Vital, out_max,
+};
 pub use picker::{Choice, EXCLUDED_MAX, Picker};
 pub use retry::{
     Failure, Obstacle, Phase, RETRIES_MAX, RETRIES_PER_SECOND_MIN, RetryBudget, Verdict,
