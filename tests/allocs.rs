@@ -126,7 +126,13 @@ fn start_worker(origin: SocketAddr) -> Running {
         category: Category::Low,
         addresses: [origin].into(),
     };
-    let snapshot = Snapshot { epoch: 1, source: Source::Static, slots: 1, backends: vec![backend] };
+    let snapshot = Snapshot {
+        epoch: 1,
+        source: Source::Static,
+        slots: 1,
+        backends: vec![backend],
+        ..Snapshot::empty()
+    };
     to_worker.send(Arc::new(snapshot)).unwrap();
     let mail = Mail {
         snapshots,

@@ -25,7 +25,7 @@ fn backend(slot: u32, score: f64, category: Category, is_resolved: bool) -> Back
 
 fn snapshot(backends: Vec<Backend>) -> Snapshot {
     let slots = backends.iter().map(|b| b.slot.index() + 1).max().unwrap_or(0);
-    Snapshot { epoch: 1, source: Source::Agent, slots, backends }
+    Snapshot { epoch: 1, source: Source::Agent, slots, backends, ..Snapshot::empty() }
 }
 
 fn scored(scores: &[f64]) -> Snapshot {

@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::frame::{BACKENDS_MAX, Frame, Item};
+use super::health::Standings;
 use super::{Backend, Category, Score, Slot, Snapshot, Source};
 use crate::metrics::Published;
 
@@ -35,6 +36,7 @@ pub struct Roster {
     is_stale: bool,
     /// Entries that are not listed.
     leaving: usize,
+    health: Standings,
 }
 
 #[derive(Debug)]
@@ -88,6 +90,7 @@ impl Roster {
             snapshot: Arc::new(Snapshot::empty()),
             is_stale: true,
             leaving: 0,
+            health: Standings::new(),
         };
         for item in backends {
             roster.list(&item);
@@ -183,6 +186,24 @@ impl Roster {
         !self.released.is_empty() || self.leaving > 0
     }
 
+    /// Whether anything was said since the last [`commit`](Self::commit).
+    pub const fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// Who may get requests, their health aside, and where each one is.
+    pub fn eligible(&self) -> impl Iterator<Item = (Slot, &Arc<[SocketAddr]>)> {
+        let numbered = (0..).map(Slot).zip(&self.entries);
+        let held = numbered.filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)));
+        held.filter(|(_, entry)| entry.is_eligible()).map(|(slot, entry)| (slot, &entry.addresses))
+    }
+
+    /// The health that goes with the next snapshot and those after it.
+    pub fn set_health(&mut self, health: Standings) {
+        self.is_stale |= self.health != health;
+        self.health = health;
+    }
+
     /// The next snapshot, when it differs from the last one.
     pub fn commit(&mut self) -> Option<Arc<Snapshot>> {
         if !std::mem::take(&mut self.is_stale) {
@@ -192,18 +213,19 @@ impl Roster {
         let mut backends = Vec::with_capacity(self.by_name.len());
         for (slot, entry) in self.entries.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
-            let category = if entry.is_listed { entry.category } else { Category::Sundown };
+            let category = entry.category_in_force();
             match category {
                 Category::Sundown => entry.sundown_since = entry.sundown_since.or(Some(epoch)),
                 _ => entry.sundown_since = None,
             }
             backends.push(entry.backend(Slot(slot as u32), category));
         }
-        if backends == self.snapshot.backends && self.source == self.snapshot.source {
+        let last = &*self.snapshot;
+        if (&backends, self.source, &self.health) == (&last.backends, last.source, &last.health) {
             return None;
         }
-        let slots = self.entries.len();
-        self.snapshot = Arc::new(Snapshot { epoch, source: self.source, slots, backends });
+        let (slots, health) = (self.entries.len(), self.health.clone());
+        self.snapshot = Arc::new(Snapshot { epoch, source: self.source, slots, backends, health });
         Some(Arc::clone(&self.snapshot))
     }
 
@@ -308,6 +330,15 @@ impl Roster {
 }
 
 impl Entry {
+    fn category_in_force(&self) -> Category {
+        if self.is_listed { self.category } else { Category::Sundown }
+    }
+
+    /// As [`Backend::is_eligible`].
+    fn is_eligible(&self) -> bool {
+        self.category_in_force() != Category::Sundown && !self.addresses.is_empty()
+    }
+
     fn backend(&self, slot: Slot, category: Category) -> Backend {
         Backend {
             slot,

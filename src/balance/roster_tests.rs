@@ -1,6 +1,7 @@
 //! Tables for `roster`: slots, departures, addresses.
 
 use super::*;
+use crate::balance::Standing;
 use crate::metrics::Published;
 
 fn item(name: &str, score: f64, category: Category) -> Item {
@@ -260,4 +261,30 @@ fn ipv6_stands_in_brackets() {
     assert_eq!(&*snapshot.backends[0].authority, "[::1]:81");
     assert_eq!(&*snapshot.backends[0].addresses, ["[::1]:81".parse().unwrap()]);
     assert_eq!(roster.hosts().count(), 0);
+}
+
+#[test]
+fn health_goes_with_the_next_snapshot_and_all_that_follow() {
+    let mut roster = Roster::new([]);
+    let names = ["10.0.0.1", "10.0.0.2", "unresolved"];
+    roster.take(&frame(&names));
+    let eligible = |roster: &Roster| roster.eligible().map(|(slot, _)| slot.0).collect::<Vec<_>>();
+    assert!(roster.is_stale());
+    assert_eq!(eligible(&roster), [0, 1]);
+    roster.commit().unwrap();
+    assert!(!roster.is_stale());
+    let out = Standings { others: vec![(Slot(1), Standing::Out)], heard: vec![7] };
+    roster.set_health(out.clone());
+    assert!(roster.is_stale());
+    let second = roster.commit().unwrap();
+    assert_eq!((second.epoch, &second.health), (2, &out));
+    // A worker that waits for an answer gets one although nothing else has changed.
+    roster.set_health(Standings { heard: vec![8], ..out.clone() });
+    assert_eq!(roster.commit().unwrap().health.heard_of(0), 8);
+    roster.set_health(Standings { heard: vec![8], ..out });
+    assert_eq!(roster.commit(), None);
+    roster.take(&frame(&names[..1]));
+    let next = roster.commit().unwrap();
+    assert_eq!(next.health.of(Slot(1)), Standing::Out);
+    assert_eq!(eligible(&roster), [0]);
 }

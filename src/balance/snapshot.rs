@@ -1,6 +1,7 @@
 //! The set of backends in force, as the control core broadcasts it.
 
 use super::backend::Backend;
+use super::health::Standings;
 
 /// Who composed a [`Snapshot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +26,19 @@ pub struct Snapshot {
     /// The backends, no slot twice. One that the agent dropped stays here as
     /// [`Sundown`](super::Category::Sundown) until its last request ended.
     pub backends: Vec<Backend>,
+    /// How fit they are, as far as the cores have found out by themselves.
+    pub health: Standings,
 }
 
 impl Snapshot {
     /// The empty set every worker starts from.
     pub const fn empty() -> Self {
-        Self { epoch: 0, source: Source::Nobody, slots: 0, backends: Vec::new() }
+        Self {
+            epoch: 0,
+            source: Source::Nobody,
+            slots: 0,
+            backends: Vec::new(),
+            health: Standings::new(),
+        }
     }
 }

@@ -101,7 +101,7 @@ impl House {
             .collect();
         let slots = self.slots.borrow().len();
         let (epoch, source) = (self.epoch.get(), Source::Agent);
-        let snapshot = Snapshot { epoch, source, slots, backends: members };
+        let snapshot = Snapshot { epoch, source, slots, backends: members, ..Snapshot::empty() };
         self.snapshots.send(Arc::new(snapshot)).expect("the worker lives");
         self.io.bell().ring();
     }

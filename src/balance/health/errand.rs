@@ -55,6 +55,8 @@ pub enum Change {
         slot: Slot,
         /// How long it was ill.
         after: Duration,
+        /// Whether it had recovered only just before, too.
+        is_relapse: bool,
     },
 }
 

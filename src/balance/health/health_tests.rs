@@ -178,7 +178,7 @@ fn one_failed_connect_ejects_and_the_first_that_succeeds_brings_back() {
         let after = Duration::from_millis(9 * 250);
         let slot = Slot(2);
         let ejected = Change::Ejected { slot, symptom, is_relapse: false };
-        assert_eq!(told, [ejected, Change::Recovered { slot, after }]);
+        assert_eq!(told, [ejected, Change::Recovered { slot, after, is_relapse: false }]);
     }
 }
 

@@ -24,7 +24,9 @@ mod standing;
 
 pub use case::PROBE_INTERVAL;
 pub use errand::{Change, Errand, Outcome, Tally, Todo, Vital};
-pub use standing::{Finding, ROW_MAX, Report, Standing, Standings, Symptom, Trial, out_max};
+pub use standing::{
+    Finding, REPORTS_MAX, ROW_MAX, Report, Standing, Standings, Symptom, Trial, out_max,
+};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -403,13 +405,14 @@ impl HealthBook {
         self.reschedule(slot, |case| case.check_at = next);
         let case = self.page(slot);
         let after = now.since(case.since);
+        let is_relapse = case.is_relapse(case.since);
         case.since = now;
         case.healed_at = Some(now);
         case.row.clear();
         let illness = std::mem::take(&mut case.illness);
         self.ill.remove(&illness);
         self.tally.recoveries += 1;
-        self.changes.push_back(Change::Recovered { slot, after });
+        self.changes.push_back(Change::Recovered { slot, after, is_relapse });
     }
 
     /// Enters another condition, with nothing planned.
@@ -550,7 +553,7 @@ fn spread(slot: Slot, interval: Duration) -> Duration {
 }
 
 /// Errands that run at a time: each holds a descriptor.
-pub const ERRANDS_MAX: usize = 256;
+pub const ERRANDS_MAX: usize = 128;
 /// Errands begun in a second, and how many of them at once after a pause: about 2 % of the control core.
 pub const ERRANDS_PER_SECOND: u32 = 1000;
 const PACE: Duration = Duration::from_nanos(1_000_000_000 / ERRANDS_PER_SECOND as u64);

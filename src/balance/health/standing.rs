@@ -194,6 +194,8 @@ impl std::fmt::Display for Symptom {
     }
 }
 
+/// Reports that may wait for the control core; further ones are lost, and counted.
+pub const REPORTS_MAX: usize = 4096;
 /// Failures without a whole answer in between that eject.
 pub const ROW_MAX: usize = 3;
 
