@@ -27,6 +27,8 @@ pub struct Config {
     pub target_port: Option<u16>,
     /// How a backend is picked.
     pub balance: Balance,
+    /// How backends are asked after their health, if they are.
+    pub health: Option<HealthCheck>,
     /// The cache; None when it is off.
     pub cache: Option<CacheConfig>,
     /// Timeouts of a connection and a request.
@@ -78,6 +80,17 @@ pub struct CacheConfig {
     pub bytes: u64,
     /// What an operator decides about its semantics.
     pub settings: CacheSettings,
+}
+
+/// A health check of every backend: one `GET`, 2xx and 3xx are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Path and query, beginning with `/`.
+    pub path: String,
+    /// Pause between two checks of one backend.
+    pub interval: Duration,
+    /// From the connect to the whole response head.
+    pub timeout: Duration,
 }
 
 /// How long we wait for whom. All are positive.

@@ -131,6 +131,7 @@ mod tests {
             backends: vec![],
             target_port: Some(3000),
             balance: Balance::Bounded,
+            health: None,
             cache: Some(CacheConfig {
                 entries: 10_000,
                 bytes: 256 << 20,

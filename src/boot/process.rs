@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
 
 use super::error::Error;
-use crate::balance::SLOTS_MAX;
+use crate::balance::{REPORTS_MAX, SLOTS_MAX};
 use crate::config::Config;
 use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
@@ -91,6 +91,7 @@ impl Process {
         }
 
         let bell = bell()?;
+        let (_to_control, reports) = bounded(REPORTS_MAX);
         let (orders, inbox) = unbounded();
         let (settings, blocks) = (config.clone(), published.clone());
         let place = (CONTROL, config.control_core, bell.clone());
@@ -99,6 +100,7 @@ impl Process {
             let surroundings = Surroundings {
                 subscribers,
                 cores: blocks,
+                reports,
                 orders: inbox,
                 lookup: control::system_lookup,
             };

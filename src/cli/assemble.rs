@@ -11,9 +11,10 @@ use super::settings::{self, SETTINGS, Setting};
 use super::sources::{Environment, Given, Source, Sources};
 use super::values::{self, TIME_MAX, TIME_MIN, Wrong};
 use super::{Demo, Run, Value};
+use crate::balance::ERRANDS_MAX;
 use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
 use crate::cache::CacheSettings;
-use crate::config::{AgentConfig, CacheConfig, Config, StaticBackend, Timeouts};
+use crate::config::{AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Timeouts};
 use crate::http::HeadLimits;
 
 /// `balancer run`.
@@ -35,6 +36,7 @@ pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, 
         backends,
         target_port,
         balance: read.one(&settings::BALANCE, values::balance)?.unwrap_or_default(),
+        health: health(&read, &mut warnings)?,
         cache: cache(&read)?,
         timeouts: timeouts(&read)?,
         head: head(&read)?,
@@ -208,6 +210,21 @@ fn timeouts(read: &Reader<'_>) -> Result<Timeouts, Error> {
     })
 }
 
+fn health(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<HealthCheck>, Error> {
+    let path = read.one(&settings::HEALTH_PATH, values::path)?;
+    let time = |setting, least| read.one(setting, |text| values::duration(text, least, TIME_MAX));
+    let interval = time(&settings::HEALTH_INTERVAL, HEALTH_INTERVAL_MIN)?;
+    let timeout = time(&settings::HEALTH_TIMEOUT, TIME_MIN)?;
+    for setting in [&settings::HEALTH_INTERVAL, &settings::HEALTH_TIMEOUT] {
+        warn_unused(read, setting, path.is_none(), "there is no --health-path", warnings)?;
+    }
+    Ok(path.map(|path| HealthCheck {
+        path,
+        interval: interval.unwrap_or(HEALTH_INTERVAL),
+        timeout: timeout.unwrap_or(HEALTH_TIMEOUT),
+    }))
+}
+
 fn cache(read: &Reader<'_>) -> Result<Option<CacheConfig>, Error> {
     let is_on = read.one(&settings::CACHE, values::on_or_off)?.unwrap_or(true);
     let mode = read.one(&settings::CACHE_MODE, values::cache_mode)?.unwrap_or_default();
@@ -333,6 +350,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const QUEUE_MOST: u64 = 1_000_000;
 /// Requests that may wait per core unless somebody says otherwise.
 const QUEUE_LENGTH: usize = 1024;
+const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+const HEALTH_INTERVAL_MIN: Duration = Duration::from_millis(100);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 const CACHE_ENTRIES: u64 = 10_000;
 const CACHE_ENTRIES_MAX: u64 = 1_000_000_000;
 const CACHE_BYTES: u64 = 256 << 20;
@@ -343,8 +363,8 @@ const FIELDS_MOST: u64 = 1000;
 const CONNECTIONS_MOST: u64 = 10_000_000;
 const CONNECTIONS_DEFAULT_MOST: u64 = 1 << 20;
 const CONNECTIONS_LEAST: u64 = 16;
-/// Standard streams, the agent, name resolution, log.
-const DESCRIPTORS_OWN: u64 = 64;
+/// Standard streams, the agent, name resolution, log, and what looks after the backends.
+const DESCRIPTORS_OWN: u64 = 64 + ERRANDS_MAX as u64;
 /// Rings, epoll, eventfds, listeners, and the reserve for accepts at the limit.
 const DESCRIPTORS_PER_WORKER: u64 = 32;
 const DEMO_MIN: Duration = Duration::from_secs(1);

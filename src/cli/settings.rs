@@ -303,6 +303,36 @@ pub const QUEUE_TIMEOUT: Setting = Setting {
     help: "A request that waits because every backend is busy",
     ..TIMEOUT
 };
+/// `--health-path`.
+pub const HEALTH_PATH: Setting = Setting {
+    flag: "health-path",
+    value: "PATH",
+    env: "BALANCER_HEALTH_PATH",
+    help: "Ask every backend for this path after its health; 2xx and 3xx are good",
+    noun: "a path",
+    want: "a path and query, for example /healthz",
+    group: "Backends",
+    ..BLANK
+};
+/// `--health-interval`.
+pub const HEALTH_INTERVAL: Setting = Setting {
+    flag: "health-interval",
+    env: "BALANCER_HEALTH_INTERVAL",
+    default: "2s",
+    help: "Pause between two health checks of one backend",
+    want: "100 ms to 24 h: a number with ms, s, m or h (a bare one is seconds), for example 2s",
+    group: "Backends",
+    ..TIMEOUT
+};
+/// `--health-timeout`.
+pub const HEALTH_TIMEOUT: Setting = Setting {
+    flag: "health-timeout",
+    env: "BALANCER_HEALTH_TIMEOUT",
+    default: "1s",
+    help: "How long a health check may take, its connect included",
+    group: "Backends",
+    ..TIMEOUT
+};
 /// `--queue-length`.
 pub const QUEUE_LENGTH: Setting = Setting {
     flag: "queue-length",
@@ -419,6 +449,9 @@ pub const SETTINGS: &[&Setting] = &[
     &TARGET_PORT,
     &BACKEND,
     &BALANCE,
+    &HEALTH_PATH,
+    &HEALTH_INTERVAL,
+    &HEALTH_TIMEOUT,
     &CACHE,
     &CACHE_MODE,
     &CACHE_CAPACITY,

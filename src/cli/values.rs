@@ -204,6 +204,12 @@ pub(super) fn agent(text: &str) -> Result<AgentUrl, Wrong> {
     Ok(AgentUrl { host, port, path })
 }
 
+/// A path and query as they stand in a request line.
+pub(super) fn path(text: &str) -> Result<String, Wrong> {
+    let is_visible = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if text.starts_with('/') && is_visible { Ok(text.to_owned()) } else { Err(Wrong::NotOne) }
+}
+
 /// A log filter: a level, or `target=level` items, separated by commas.
 pub(super) fn log_filter(text: &str) -> Result<String, Wrong> {
     let is_item = |item: &str| {

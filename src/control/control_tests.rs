@@ -8,9 +8,12 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::fake::{Fake, Rings, Wire};
 use super::*;
-use crate::balance::{Backend, Category, SLOTS_MAX, Score, Source};
-use crate::config::{AgentConfig, Timeouts};
+use crate::balance::{
+    Backend, Category, Finding, SLOTS_MAX, Score, Slot, Source, Standing, Symptom,
+};
+use crate::config::{AgentConfig, HealthCheck, Timeouts};
 use crate::http::HeadLimits;
+use crate::io::Bell as _;
 
 /// A control core, two workers and an agent, in one thread and in virtual time.
 struct Scene {
@@ -19,6 +22,7 @@ struct Scene {
     workers: Vec<Receiver<Arc<Snapshot>>>,
     cores: Vec<Arc<Published>>,
     orders: Sender<Order>,
+    to_control: Sender<Report>,
 }
 
 fn lookup(host: &str) -> io::Result<Vec<IpAddr>> {
@@ -49,6 +53,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
         backends: backends.iter().map(backend).collect(),
         target_port: Some(80),
         balance: crate::balance::Balance::Bounded,
+        health: None,
         cache: None,
         timeouts: Timeouts::default(),
         head: HeadLimits::default(),
@@ -61,15 +66,20 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
 
 impl Scene {
     fn new(agent: Option<&str>, backends: &[&str]) -> Self {
+        Self::with(&config(agent, backends))
+    }
+
+    fn with(config: &Config) -> Self {
         let fake = Fake::default();
         let (subscribers, workers) =
             (0..2).map(|_| Subscriber::new(Rings::default())).unzip::<_, _, Vec<_>, Vec<_>>();
         let cores: Vec<_> = (0..2).map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
         let (orders, receiver) = unbounded();
+        let (to_control, reports) = unbounded();
         let surroundings =
-            Surroundings { subscribers, cores: cores.clone(), orders: receiver, lookup };
-        let control = Control::new(fake.clone(), &config(agent, backends), surroundings);
-        let mut scene = Self { fake, control, workers, cores, orders };
+            Surroundings { subscribers, cores: cores.clone(), reports, orders: receiver, lookup };
+        let control = Control::new(fake.clone(), config, surroundings);
+        let mut scene = Self { fake, control, workers, cores, orders, to_control };
         assert!(scene.poll().is_pending());
         scene
     }
@@ -330,4 +340,83 @@ fn an_order_or_nobody_to_give_one_ends_it() {
     let mut scene = Scene::new(None, &[]);
     scene.orders = unbounded().0;
     assert!(scene.poll().is_ready());
+}
+
+impl Scene {
+    fn report(&mut self, slot: u32, finding: Finding) {
+        let at = Instant::from_ns(self.fake.now_ms.get() * 1_000_000);
+        let report = Report { worker: 1, serial: 1, epoch: 1, slot: Slot(slot), at, finding };
+        self.to_control.send(report).unwrap();
+        self.fake.rung.ring();
+        assert!(self.poll().is_pending());
+    }
+
+    /// The newest snapshot, which every worker must have got.
+    fn standing(&mut self, slot: u32) -> (u64, Standing) {
+        let last = self.control.roster.snapshot().clone();
+        for worker in &self.workers {
+            if let Some(newest) = worker.try_iter().last() {
+                assert_eq!(newest.epoch, last.epoch);
+            }
+        }
+        (last.epoch, last.health.of(Slot(slot)))
+    }
+}
+
+#[test]
+fn a_report_ejects_on_every_core_and_a_connect_brings_back() {
+    let mut scene = Scene::new(None, &["10.0.0.1", "10.0.0.2"]);
+    scene.run_to(2_000);
+    assert_eq!(scene.standing(0), (1, Standing::Up));
+    assert_eq!(scene.dials(), 0);
+    scene.report(0, Finding::Unreachable(Symptom::Refused));
+    assert_eq!(scene.standing(0), (2, Standing::Out));
+    assert_eq!(scene.control.roster.snapshot().health.heard_of(1), 1);
+    // Probed at once, and then four times a second.
+    assert_eq!(scene.dials(), 1);
+    for second in 3..6 {
+        scene.run_to(second * 1_000);
+        assert!(scene.dials() as u64 <= 1 + (second - 2) * 4, "{} by {second} s", scene.dials());
+    }
+    assert!(scene.dials() >= 11);
+    scene.wire().0.borrow_mut().is_connected = true;
+    assert!(scene.poll().is_pending());
+    assert_eq!(scene.standing(0), (3, Standing::Up));
+    let dials = scene.dials();
+    scene.run_to(20_000);
+    assert_eq!((scene.dials(), scene.standing(0)), (dials, (3, Standing::Up)));
+}
+
+#[test]
+fn checks_are_asked_of_every_backend() {
+    let mut config = config(None, &["10.0.0.1", "10.0.0.2"]);
+    let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    config.health = Some(HealthCheck { path: "/up".into(), interval, timeout });
+    let mut scene = Scene::with(&config);
+    let mut answered = 0;
+    let mut answer = |scene: &mut Scene, status: &str| {
+        for (to, wire) in scene.fake.dialled.borrow().iter().skip(answered) {
+            let status = if to.to_string() == "10.0.0.1:80" { status } else { "200 OK" };
+            wire.0.borrow_mut().is_connected = true;
+            wire.0.borrow_mut().to_us.extend(format!("HTTP/1.1 {status}\r\n\r\n").bytes());
+        }
+        answered = scene.dials();
+        assert!(scene.poll().is_pending());
+    };
+    for ms in (0..20_000).step_by(100) {
+        scene.run_to(ms);
+        answer(&mut scene, "200 OK");
+    }
+    assert!((18..=20).contains(&scene.dials()), "{}", scene.dials());
+    assert_eq!(scene.standing(0).1, Standing::Up);
+    for ms in (20_000..23_000).step_by(100) {
+        scene.run_to(ms);
+        answer(&mut scene, "503 Service Unavailable");
+    }
+    assert_eq!((scene.standing(0).1, scene.standing(1).1), (Standing::Out, Standing::Up));
+    for ms in (23_000..26_000).step_by(100) {
+        scene.run_to(ms);
+        answer(&mut scene, "200 OK");
+    }
+    assert_eq!(scene.standing(0).1, Standing::Up);
 }

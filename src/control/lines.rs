@@ -71,7 +71,7 @@ fn standing(backend: &Backend) -> String {
 }
 
 /// Joined by commas; the surplus is counted.
-fn listed(mut parts: impl Iterator<Item = String>) -> String {
+pub fn listed(mut parts: impl Iterator<Item = String>) -> String {
     let mut line = parts.by_ref().take(PARTS_MAX).collect::<Vec<_>>().join(", ");
     let rest = parts.count();
     if rest > 0 {

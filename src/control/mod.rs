@@ -2,10 +2,12 @@
 //!
 //! One task does it all ([`run`]); nothing in it blocks, and nothing a peer does keeps it from its other duties for
 //! more than a bounded step. What a frame means is decided by [`Frame`] and [`Roster`]; this file carries between
-//! them, says it in the log, and knows nothing of HTTP.
+//! them and says it in the log. How the backends are is kept by [`Care`], which also asks them.
 
 mod agent;
 mod broadcast;
+mod care;
+mod errand;
 #[cfg(test)]
 mod fake;
 mod lines;
@@ -29,11 +31,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use agent::{Agent, News};
+use care::Care;
 use lines::{Changes, roll};
 use names::Finding;
 use resolve::Resolver;
 
-use crate::balance::{Flaw, Frame, Item, Roster, Snapshot, Taken};
+use crate::balance::{Flaw, Frame, Item, Report, Roster, Snapshot, Taken};
 use crate::config::{Config, StaticBackend};
 use crate::io::{Io, Timer};
 use crate::metrics::Published;
@@ -52,6 +55,8 @@ pub struct Surroundings<B> {
     pub subscribers: Vec<Subscriber<B>>,
     /// Their published blocks, each with room for [`SLOTS_MAX`](crate::balance::SLOTS_MAX) slots.
     pub cores: Vec<Arc<Published>>,
+    /// What the workers met, each report with a ring of our bell.
+    pub reports: Receiver<Report>,
     /// Ends [`run`] with [`Order::Stop`], or when nobody is left to send one.
     pub orders: Receiver<Order>,
     /// [`system_lookup`], a test's own otherwise.
@@ -72,6 +77,7 @@ struct Control<I: Io> {
     /// The epoch whose names the resolver was given.
     wanted: Option<u64>,
     agent: Option<Agent<I>>,
+    care: Care<I>,
     surroundings: Surroundings<I::Bell>,
     timer: I::Timer,
     /// When the cores are looked at next.
@@ -102,6 +108,7 @@ impl<I: Io> Control<I> {
             resolver: Resolver::new(surroundings.lookup, io.bell()),
             wanted: None,
             agent: config.agent.clone().map(|agent| Agent::new(io.clone(), agent)),
+            care: Care::new(io.clone(), config, surroundings.reports.clone()),
             timer: io.timer(),
             review_at: io.now(),
             target_port: config.target_port,
@@ -128,11 +135,15 @@ impl<I: Io> Control<I> {
             if let Poll::Ready(news) = news {
                 self.hear(news);
             }
+            let now = self.io.now();
+            self.care.assess(&mut self.roster, &self.surroundings.cores, now);
             self.publish();
+            let has_worked = self.care.work(cx, self.roster.snapshot(), now);
             let reviews = self.roster.awaits_cores().then_some(self.review_at);
-            self.timer.set(self.resolver.next_deadline().into_iter().chain(reviews).min());
+            let resolver = self.resolver.next_deadline().into_iter();
+            self.timer.set(resolver.chain(reviews).chain(self.care.next_deadline()).min());
             let is_due = self.timer.poll_expired(cx).is_ready();
-            if !(rang || has_news || is_due) {
+            if !(rang || has_news || has_worked || is_due) {
                 return Poll::Pending;
             }
         }
@@ -178,6 +189,16 @@ impl<I: Io> Control<I> {
             log::info!("agent connected; {}", roll(self.roster.snapshot()));
         } else if let Some(new) = &new {
             tell(&old, new);
+        }
+        let news = self.care.news(self.roster.snapshot());
+        if !news.ejected.is_empty() {
+            log::warn!("{}", news.ejected);
+        }
+        if !news.recovered.is_empty() {
+            log::info!("{}", news.recovered);
+        }
+        if !news.again.is_empty() {
+            log::debug!("{}", news.again);
         }
     }
 

@@ -270,6 +270,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         backends: Vec::new(),
         target_port: None,
         balance: Balance::default(),
+        health: None,
         cache: None,
         timeouts: Timeouts::default(),
         head: HeadLimits::default(),

@@ -115,6 +115,13 @@ pub trait Bell: Clone + Send + Sync + 'static {
     fn ring(&self);
 }
 
+/// Whether an error of a connect or an accept means that something ran out here, and says nothing of the other side.
+pub fn is_shortage(error: &std::io::Error) -> bool {
+    use libc::{EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let ours = [EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
+}
+
 /// What a task waits for on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interest {

@@ -43,7 +43,7 @@ use futures_lite::FutureExt;
 
 use crate::balance::Snapshot;
 use crate::config::ShardConfig;
-use crate::io::{Io, Listener, Timer};
+use crate::io::{Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
 use client::Client;
 use conn::{Bursts, burst, serve};
@@ -182,7 +182,7 @@ async fn accept<I, F, M>(
             }
             Some(Err(error)) => {
                 shard.counters.add(Count::AcceptErrors, 1);
-                if is_exhaustion(&error) {
+                if is_shortage(&error) {
                     // An edge gives no second event, and the descriptors come back only with time.
                     pause.set(Some(shard.now() + ACCEPT_PAUSE));
                     poll_fn(|cx| pause.poll_expired(cx)).await;
@@ -207,10 +207,6 @@ async fn contained<I: Io>(shard: Rc<Shard<I>>, connection: impl Future<Output = 
         shard.counters.add(Count::PanicsContained, 1);
         log::error!("a connection ended in a panic; the process goes on");
     }
-}
-
-fn is_exhaustion(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Connections taken in a row before other tasks of the core have their turn.

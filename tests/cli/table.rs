@@ -55,6 +55,9 @@ pub const TABLE: &[Row] = &[
     Row { setting: &settings::TARGET_PORT, good: "3000", wrong: PORTS },
     Row { setting: &settings::BACKEND, good: "a:1=2,[::1]:3", wrong: &[("a b", "not a backend"), ("a:b", "not a backend"), ("a:1=x", "not a backend"), ("a:0", "whose port is too small"), ("a:65536", "whose port is too large"), ("a:1=-1", "whose score is too small"), ("a:1=101", "whose score is too large"), ("::1", "and an IPv6 address needs brackets")] },
     Row { setting: &settings::BALANCE, good: "weighted-random", wrong: &[("fair", "not a policy"), ("p2c", "not a policy")] },
+    Row { setting: &settings::HEALTH_PATH, good: "/healthz?deep=1", wrong: &[("healthz", "not a path"), ("/a b", "not a path"), ("/a#b", "not a path"), ("/\u{e9}", "not a path")] },
+    Row { setting: &settings::HEALTH_INTERVAL, good: "500ms", wrong: &[("soon", TIME), ("nan", TIME), ("99ms", SMALL), ("24.1h", LARGE)] },
+    Row { setting: &settings::HEALTH_TIMEOUT, good: "2s", wrong: TIMES },
     Row { setting: &settings::CACHE, good: "on", wrong: &[("yes", "not on or off"), ("ON", "not on or off")] },
     Row { setting: &settings::CACHE_MODE, good: "rfc", wrong: &[("strict", "not a mode")] },
     Row { setting: &settings::CACHE_BYTES, good: "64MiB", wrong: &[("much", "not a size"), ("1023KiB", SMALL), ("17TiB", LARGE)] },
@@ -167,10 +170,10 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
             "--backend a:1"
         };
         let rest = if flag == "target-port" { "--backend a" } else { rest };
-        let rest = if flag == "agent-backoff" {
-            "--backend a:1 --agent ws://x --target-port 1"
-        } else {
-            rest
+        let rest = match flag {
+            "agent-backoff" => "--backend a:1 --agent ws://x --target-port 1",
+            "health-interval" | "health-timeout" => "--backend a:1 --health-path /x",
+            _ => rest,
         };
         let file = format!("{env}={}", row.good);
         // The worse sources say rubbish, which must not even be looked at.
