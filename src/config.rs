@@ -15,9 +15,11 @@ use crate::http::HeadLimits;
 pub struct Config {
     /// Addresses to listen on, in the order given; every worker listens on all of them.
     pub listen: Vec<SocketAddr>,
+    /// Where the admin listener is; None when it is off.
+    pub admin: Option<SocketAddr>,
     /// Worker cores in ascending order, at least one.
     pub cores: Vec<usize>,
-    /// The core that runs the agent link; may be one of `cores`.
+    /// The core that runs the agent link and the admin listener; may be one of `cores`.
     pub control_core: usize,
     /// The deployment agent, if one is to be dialled.
     pub agent: Option<AgentConfig>,
@@ -130,6 +132,19 @@ impl Default for Timeouts {
             drain: Duration::from_secs(30),
         }
     }
+}
+
+/// One setting as it is in force and who said so, for people to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// The long flag, without its dashes.
+    pub flag: &'static str,
+    /// The environment variable; empty when there is none.
+    pub env: &'static str,
+    /// As it was written; the default's text when nobody wrote anything, empty when there is none.
+    pub value: String,
+    /// `flag`, `environment`, `.env line 3`, `default`.
+    pub source: String,
 }
 
 /// The part of [`Config`] that one worker reads.

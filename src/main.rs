@@ -23,7 +23,7 @@ fn serve(run: &cli::Run) -> ExitCode {
     for warning in &run.warnings {
         eprintln!("warning: {warning}");
     }
-    match boot::run(&run.config) {
+    match boot::run(&run.config, run.stated()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
     }

@@ -52,6 +52,19 @@ pub enum Category {
     Sundown,
 }
 
+impl Category {
+    /// The agent's own word for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Init => "INIT",
+            Self::Low => "LU",
+            Self::Medium => "MU",
+            Self::High => "HU",
+            Self::Sundown => "SUNDOWN",
+        }
+    }
+}
+
 /// A backend as the workers know it: resolved, numbered, weighted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {

@@ -9,10 +9,16 @@ use super::preflight::HostFacts;
 use crate::config::{AgentConfig, Config, StaticBackend};
 use crate::io::affinity::{Cpu, format_list};
 
-/// The banner, each line ended. `addresses` are those really bound.
-pub fn banner(config: &Config, host: &HostFacts, addresses: &[SocketAddr]) -> String {
-    let urls: Vec<String> =
+/// The banner, each line ended. `addresses` and `admin` are those really bound.
+pub fn banner(
+    config: &Config,
+    host: &HostFacts,
+    addresses: &[SocketAddr],
+    admin: Option<SocketAddr>,
+) -> String {
+    let mut urls: Vec<String> =
         addresses.iter().flat_map(|&address| urls(address, addresses)).collect();
+    urls.extend(admin.map(|address| format!("admin http://{address}")));
     let limits = [
         format!("nofile {}", host.limits.nofile),
         format!("memlock {}", host.limits.memlock.map_or("unlimited".to_owned(), bytes_text)),
@@ -119,6 +125,7 @@ mod tests {
     fn config() -> Config {
         Config {
             listen: vec!["[::]:8080".parse().unwrap()],
+            admin: None,
             cores: vec![2, 3, 4, 5, 6, 7],
             control_core: 0,
             agent: Some(AgentConfig {
@@ -163,9 +170,9 @@ mod tests {
     #[test]
     fn with_an_agent() {
         let config = config();
-        let text = banner(&config, &host(""), &config.listen);
+        let text = banner(&config, &host(""), &config.listen, Some(([127, 0, 0, 1], 9900).into()));
         let wanted = format!(
-            "balancer {}   http://0.0.0.0:8080   http://[::]:8080
+            "balancer {}   http://0.0.0.0:8080   http://[::]:8080   admin http://127.0.0.1:9900
   workers  6   cores 2-7 (node 0, no SMT siblings)     control  core 0
   agent    ws://deployment-agent:4000/ws   connecting
   cache    10000 entries, 256 MiB → 1666 entries, 42 MiB per core
@@ -187,7 +194,7 @@ mod tests {
         config.agent = None;
         config.cores = vec![0];
         config.backends = vec![backend("app-1", None, 100.0), backend("::1", Some(81), 2.5)];
-        let text = banner(&config, &host("0-7"), &["127.0.0.1:4711".parse().unwrap()]);
+        let text = banner(&config, &host("0-7"), &["127.0.0.1:4711".parse().unwrap()], None);
         assert!(text.contains("   http://127.0.0.1:4711\n"), "{text}");
         assert!(text.contains(
             "1   core 0 (node 0, no SMT siblings)     control  core 0, shared with a worker\n"
@@ -197,7 +204,7 @@ mod tests {
 
         config.cores = vec![2, 3];
         config.backends = vec![backend("a", Some(1), 0.0); 9];
-        let text = banner(&config, &host("0-7"), &[]);
+        let text = banner(&config, &host("0-7"), &[], None);
         assert!(text.contains("cores 2-3 (node 0, with SMT siblings)"), "{text}");
         assert!(text.contains("a:1 0, and 3 more\n"), "{text}");
     }

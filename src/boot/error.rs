@@ -15,6 +15,8 @@ pub enum Error {
     Memlock(u64),
     /// An address cannot be listened on.
     Listen(listen::Error),
+    /// The admin listener's address cannot be.
+    Admin(listen::Error),
     /// A thread could not start, or ended without being told to: its name and why.
     ThreadDied(String, String),
 }
@@ -31,6 +33,7 @@ impl Error {
             Self::Ring(_) => "io_uring",
             Self::Memlock(_) => "memlock",
             Self::Listen(_) => "listen",
+            Self::Admin(_) => "admin",
             Self::ThreadDied(..) => "thread_died",
         }
     }
@@ -50,6 +53,7 @@ impl fmt::Display for Error {
                 bytes_text(MEMLOCK_BYTES_MIN),
             ),
             Self::Listen(error) => listen_text(error, out),
+            Self::Admin(error) => admin_text(error, out),
             Self::ThreadDied(name, cause) => write!(out, "error: thread {name} ended: {cause}"),
         }
     }
@@ -104,6 +108,29 @@ fn listen_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Resu
             format!("try --port {port} for all addresses"),
         ),
         _ => (format!("cannot listen on {address}: {cause}"), "try another --listen".to_owned()),
+    };
+    write!(out, "{:<61}{remedy}", format!("error: {what}   "))
+}
+
+fn admin_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let listen::Error { address, cause } = error;
+    let (ip, port) = (address.ip(), address.port());
+    let (what, remedy) = match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) => (
+            format!("the admin address {address} is taken"),
+            format!("try --admin {} for a free port, or --admin off", SocketAddr::new(ip, 0)),
+        ),
+        Some(libc::EACCES) => {
+            (format!("the admin port {port} needs a privilege"), format!("try --admin {ip}:9900"))
+        }
+        Some(libc::EADDRNOTAVAIL) => (
+            format!("no interface here has the admin address {ip}"),
+            "try --admin 127.0.0.1:9900, or --admin off".to_owned(),
+        ),
+        _ => {
+            let what = format!("cannot listen on the admin address {address}: {cause}");
+            (what, "try another --admin, or --admin off".to_owned())
+        }
     };
     write!(out, "{:<61}{remedy}", format!("error: {what}   "))
 }
@@ -177,6 +204,23 @@ mod tests {
                 .contains("no interface here has the address 192.0.2.1")
         );
         assert!(listen("192.0.2.1:80", libc::ENOBUFS).contains("cannot listen on 192.0.2.1:80: "));
+    }
+
+    #[test]
+    fn the_admin_address_names_its_own_flag() {
+        let text = |address: &str, errno: i32| {
+            let cause = io::Error::from_raw_os_error(errno);
+            Error::Admin(listen::Error { address: address.parse().unwrap(), cause }).to_string()
+        };
+        assert_eq!(
+            text("127.0.0.1:9900", libc::EADDRINUSE),
+            "error: the admin address 127.0.0.1:9900 is taken             \
+             try --admin 127.0.0.1:0 for a free port, or --admin off"
+        );
+        for errno in [libc::EADDRINUSE, libc::EACCES, libc::EADDRNOTAVAIL, libc::ENOBUFS] {
+            let text = text("[::1]:99", errno);
+            assert!(text.starts_with("error: ") && text.contains("--admin "), "{text}");
+        }
     }
 
     #[test]

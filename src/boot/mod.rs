@@ -1,11 +1,13 @@
 //! From a [`Config`] to a running process: look at the host, bind, start one thread per core, drain on a signal.
 
+mod admin;
 mod banner;
 mod error;
 pub mod plan;
 mod preflight;
 mod process;
 
+pub use admin::AdminSocket;
 pub use banner::{agent_url, banner};
 pub use error::{Error, MEMLOCK_BYTES_MIN};
 pub use preflight::{HostFacts, preflight};
@@ -17,7 +19,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::Config;
+use crate::config::{Config, Stated};
 use crate::io::listen::{self, Listeners};
 
 /// A host found fit and listening; no thread runs yet.
@@ -27,6 +29,8 @@ pub struct Prepared {
     pub host: HostFacts,
     /// Each worker's sockets, in core order. Connections already queue up in them.
     pub listeners: Listeners,
+    /// The admin listener's socket, unless it is off.
+    pub admin: Option<AdminSocket>,
     /// The banner, each line ended.
     pub banner: String,
 }
@@ -35,15 +39,17 @@ pub struct Prepared {
 pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     let host = preflight()?;
     let listeners = listen::bind(&config.listen, config.cores.len()).map_err(Error::Listen)?;
-    let banner = banner(config, &host, &listeners.addresses);
-    Ok(Prepared { host, listeners, banner })
+    let admin = config.admin.map(AdminSocket::bind).transpose()?;
+    let banner =
+        banner(config, &host, &listeners.addresses, admin.as_ref().map(|admin| admin.address));
+    Ok(Prepared { host, listeners, admin, banner })
 }
 
-/// `balancer run`: serves until told to stop.
+/// `balancer run`: serves until told to stop. `values` are what the admin listener tells of the configuration.
 ///
 /// # Errors
 /// When the host is not fit, an address cannot be had, or a thread ends that should not.
-pub fn run(config: &Config) -> Result<(), Error> {
+pub fn run(config: &Config, values: Vec<Stated>) -> Result<(), Error> {
     let began = Instant::now();
     let stop = stop_signals()?;
     let prepared = prepare(config)?;
@@ -51,7 +57,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
         eprintln!("warning: {warning}");
     }
     eprint!("{}", prepared.banner);
-    let process = Process::start(config, prepared.listeners.workers)?;
+    let admin = prepared.admin.map(|admin| admin.telling(values));
+    let process = Process::start(config, prepared.listeners.workers, admin)?;
     eprintln!("ready in {} ms", began.elapsed().as_millis());
     match process.serve(&stop, config.timeouts.drain)? {
         Ending::Drained => eprintln!("stopped: every request in flight got its answer"),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
 
+use super::admin::AdminSocket;
 use super::error::Error;
 use crate::balance::{REPORTS_MAX, SLOTS_MAX};
 use crate::config::Config;
@@ -60,11 +61,15 @@ enum Event {
 }
 
 impl Process {
-    /// Starts all threads. `listeners[i]` belongs to `config.cores[i]`. Returns when every worker listens.
+    /// Starts all threads. `listeners[i]` belongs to `config.cores[i]`; `admin` to the control core. Returns when every worker listens.
     ///
     /// # Errors
     /// When an executor cannot be made on its core.
-    pub fn start(config: &Config, listeners: Vec<Vec<TcpListener>>) -> Result<Self, Error> {
+    pub fn start(
+        config: &Config,
+        listeners: Vec<Vec<TcpListener>>,
+        admin: Option<AdminSocket>,
+    ) -> Result<Self, Error> {
         executor::warm_up().map_err(|error| {
             Error::ThreadDied("the first executor".to_owned(), error.to_string())
         })?;
@@ -104,7 +109,8 @@ impl Process {
                 orders: inbox,
                 lookup: control::system_lookup,
             };
-            control::run(driver, &settings, surroundings).await;
+            let desk = admin.map(|admin| admin.desk(&driver, &settings)).transpose()?;
+            control::run(driver, &settings, surroundings, desk).await;
             Ok(())
         })?;
         await_ready(&events, 1)?;
@@ -131,6 +137,7 @@ impl Process {
             workers.push(Staff { orders, bell, thread });
         }
         await_ready(&events, workers.len())?;
+        control.order(control::Order::Ready);
         let running = workers.len();
         Ok(Self { workers, control, events, published, running })
     }
@@ -157,6 +164,7 @@ impl Process {
     }
 
     fn drain(mut self, signals: &Receiver<()>, deadline: Duration) -> Result<Ending, Error> {
+        self.control.order(control::Order::Drain);
         self.workers.iter().for_each(|worker| worker.order(Order::Drain));
         let until = Instant::now() + deadline;
         let mut is_cut = false;

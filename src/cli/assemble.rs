@@ -1,6 +1,6 @@
 //! From texts with sources to a [`Config`]: each setting read once, then what they mean together.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -29,6 +29,7 @@ pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, 
     let backends = backends(&read, target_port)?;
     let config = Config {
         listen,
+        admin: admin(&read, &mut warnings)?,
         connections_max: connections_max(&read, plan.workers.len(), environment, &mut warnings)?,
         cores: plan.workers,
         control_core: plan.control,
@@ -134,6 +135,18 @@ fn listen(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Vec<SocketAdd
         warnings,
     )?;
     Ok(addresses)
+}
+
+fn admin(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<SocketAddr>, Error> {
+    let given = read.one(&settings::ADMIN, values::admin)?;
+    let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), values::ADMIN_PORT);
+    let address = given.unwrap_or(Some(default));
+    if let Some(public) = address.filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!(
+            "the admin listener at {public} asks nobody who he is: whoever reaches it sees everything and may purge"
+        ));
+    }
+    Ok(address)
 }
 
 fn agent(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<AgentConfig>, Error> {
@@ -309,7 +322,7 @@ fn values_in_force(read: &Reader<'_>) -> Result<Vec<Value>, Error> {
         let default = || (setting.default.to_owned(), Source::Default);
         let (text, source) =
             given.map_or_else(default, |given| (given.texts.join(","), given.source));
-        Ok(Value { setting: setting.flag, text, source })
+        Ok(Value { setting: setting.flag, env: setting.env, text, source })
     };
     SETTINGS.iter().map(value).collect()
 }

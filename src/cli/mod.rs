@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use error::Error;
 pub use sources::{Environment, ReadFile, Source};
 
-use crate::config::Config;
+use crate::config::{Config, Stated};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -49,10 +49,25 @@ pub struct Run {
 pub struct Value {
     /// The long flag, without its dashes.
     pub setting: &'static str,
+    /// The environment variable; empty when there is none.
+    pub env: &'static str,
     /// As it was written; the default's text when nobody wrote anything, empty when there is none.
     pub text: String,
     /// Who said so.
     pub source: Source,
+}
+
+impl Run {
+    /// The settings in force, for people to read.
+    pub fn stated(&self) -> Vec<Stated> {
+        let stated = |value: &Value| Stated {
+            flag: value.setting,
+            env: value.env,
+            value: value.text.clone(),
+            source: value.source.to_string(),
+        };
+        self.values.iter().map(stated).collect()
+    }
 }
 
 /// `balancer demo`.

@@ -98,6 +98,18 @@ pub const LISTEN: Setting = Setting {
     group: "Clients",
     ..BLANK
 };
+/// `--admin`.
+pub const ADMIN: Setting = Setting {
+    flag: "admin",
+    value: "ADDR|off",
+    env: "BALANCER_ADMIN",
+    default: "127.0.0.1:9900",
+    help: "Address of the status page, metrics and health; port 0 takes a free one",
+    noun: "an address or off",
+    want: "off, or an IP address with or without a port from 0 to 65535, for example 127.0.0.1:9900",
+    group: "Output",
+    ..BLANK
+};
 /// `--max-connections`.
 pub const MAX_CONNECTIONS: Setting = Setting {
     flag: "max-connections",
@@ -471,6 +483,7 @@ pub const SETTINGS: &[&Setting] = &[
     &MAX_FIELDS,
     &MAX_REQUEST_LINE,
     &MAX_BODY,
+    &ADMIN,
     &LOG,
 ];
 /// Every setting of `balancer demo`.

@@ -59,6 +59,17 @@ pub enum Source {
     Default,
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flag => out.write_str("flag"),
+            Self::Environment => out.write_str("environment"),
+            Self::File { path, line } => write!(out, "{path} line {line}"),
+            Self::Default => out.write_str("default"),
+        }
+    }
+}
+
 /// A setting's value as somebody wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Given {

@@ -157,6 +157,11 @@ pub(super) fn listen(text: &str, port: u16) -> Result<SocketAddr, Wrong> {
     }
 }
 
+/// `off`, or an address as [`listen`] reads it.
+pub(super) fn admin(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+    if text.eq_ignore_ascii_case("off") { Ok(None) } else { listen(text, ADMIN_PORT).map(Some) }
+}
+
 /// `NAME[:PORT][=SCORE]`; an IPv6 address stands in brackets.
 pub(super) fn backend(text: &str) -> Result<StaticBackend, Wrong> {
     let (place, score) = match text.split_once('=') {
@@ -270,6 +275,8 @@ fn unbracketed(text: &str) -> Option<&str> {
     text.strip_prefix('[')?.strip_suffix(']')
 }
 
+/// Of the admin listener, unless somebody says otherwise.
+pub(super) const ADMIN_PORT: u16 = 9900;
 /// Shortest time that can be set.
 pub(super) const TIME_MIN: Duration = Duration::from_millis(1);
 /// Longest time that can be set.

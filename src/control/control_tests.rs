@@ -40,6 +40,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
         score: Score::new(100.0).unwrap(),
     };
     Config {
+        admin: None,
         listen: Vec::new(),
         cores: vec![0, 1],
         control_core: 0,

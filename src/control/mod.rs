@@ -4,7 +4,9 @@
 //! more than a bounded step. What a frame means is decided by [`Frame`] and [`Roster`]; this file carries between
 //! them and says it in the log. How the backends are is kept by [`Care`], which also asks them.
 
+pub mod admin;
 mod agent;
+mod board;
 mod broadcast;
 mod care;
 mod errand;
@@ -15,6 +17,7 @@ mod link;
 mod names;
 mod resolve;
 
+pub use board::{Board, Event as BoardEvent, Link as LinkStanding, Note, Stage, Topic};
 pub use broadcast::Subscriber;
 pub use link::{
     Event, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT, Link, LinkError, PING_INTERVAL, SILENCE_MAX,
@@ -24,12 +27,14 @@ pub use resolve::{Lookup, system_lookup};
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use admin::Desk;
 use agent::{Agent, News};
 use care::Care;
 use lines::{Changes, roll};
@@ -45,6 +50,10 @@ use crate::time::Instant;
 /// What the control core is told from outside, along with a ring of its bell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Every worker listens.
+    Ready,
+    /// The workers take no new connections; those in flight end.
+    Drain,
     /// End.
     Stop,
 }
@@ -63,9 +72,18 @@ pub struct Surroundings<B> {
     pub lookup: Lookup,
 }
 
-/// Runs the control core until it is told to stop.
-pub async fn run<I: Io>(io: I, config: &Config, surroundings: Surroundings<I::Bell>) {
-    let mut control = Control::new(io, config, surroundings);
+/// Runs the control core until it is told to stop, and the admin listener beside it if there is one.
+pub async fn run<I: Io>(
+    io: I,
+    config: &Config,
+    surroundings: Surroundings<I::Bell>,
+    admin: Option<Desk<I::Listener>>,
+) {
+    let mut control = Control::new(io.clone(), config, surroundings);
+    if let Some(desk) = admin {
+        let cores = config.cores.iter().copied().zip(control.surroundings.cores.iter().cloned());
+        admin::open(&io, desk, Rc::clone(&control.board), cores.collect());
+    }
     poll_fn(|cx| control.poll(cx)).await;
 }
 
@@ -79,6 +97,7 @@ struct Control<I: Io> {
     agent: Option<Agent<I>>,
     care: Care<I>,
     surroundings: Surroundings<I::Bell>,
+    board: Rc<Board>,
     timer: I::Timer,
     /// When the cores are looked at next.
     review_at: Instant,
@@ -109,6 +128,7 @@ impl<I: Io> Control<I> {
             wanted: None,
             agent: config.agent.clone().map(|agent| Agent::new(io.clone(), agent)),
             care: Care::new(io.clone(), config, surroundings.reports.clone()),
+            board: Rc::new(Board::new(config.agent.is_some())),
             timer: io.timer(),
             review_at: io.now(),
             target_port: config.target_port,
@@ -121,9 +141,16 @@ impl<I: Io> Control<I> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS_PER_POLL {
             let rang = self.io.poll_rung(cx).is_ready();
-            match self.surroundings.orders.try_recv() {
-                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Poll::Ready(()),
-                Err(TryRecvError::Empty) => {}
+            loop {
+                match self.surroundings.orders.try_recv() {
+                    Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Poll::Ready(()),
+                    Ok(Order::Ready) => self.board.set_stage(Stage::Serving),
+                    Ok(Order::Drain) => {
+                        self.board.set_stage(Stage::Draining);
+                        self.tell(Topic::Process, "stopping: what is in flight ends");
+                    }
+                    Err(TryRecvError::Empty) => break,
+                }
             }
             self.resolve();
             self.review();
@@ -184,22 +211,46 @@ impl<I: Io> Control<I> {
         let new = self.roster.commit();
         if let Some(new) = &new {
             self.surroundings.subscribers.iter().for_each(|subscriber| subscriber.send(new));
+            self.board.show_snapshot(new);
         }
         if std::mem::take(&mut self.heard.owes_introduction) {
-            log::info!("agent connected; {}", roll(self.roster.snapshot()));
+            let roll = roll(self.roster.snapshot());
+            log::info!("agent connected; {roll}");
+            self.tell(Topic::Link, format!("agent connected; {roll}"));
         } else if let Some(new) = &new {
-            tell(&old, new);
+            self.tell_changes(&old, new);
         }
         let news = self.care.news(self.roster.snapshot());
         if !news.ejected.is_empty() {
             log::warn!("{}", news.ejected);
+            self.tell(Topic::Health, news.ejected);
         }
         if !news.recovered.is_empty() {
             log::info!("{}", news.recovered);
+            self.tell(Topic::Health, news.recovered);
         }
         if !news.again.is_empty() {
             log::debug!("{}", news.again);
         }
+    }
+
+    /// Scores change with every other frame: they are not for the log of an ordinary day.
+    fn tell_changes(&self, old: &Snapshot, new: &Snapshot) {
+        let changes = Changes::between(old, new);
+        if old.epoch == 0 {
+            log::info!("{}", roll(new));
+            self.tell(Topic::Set, roll(new));
+        } else if !changes.of_set.is_empty() {
+            log::info!("epoch {}: {}", new.epoch, changes.of_set);
+            self.tell(Topic::Set, changes.of_set);
+        }
+        if !changes.of_scores.is_empty() {
+            log::debug!("epoch {}: {}", new.epoch, changes.of_scores);
+        }
+    }
+
+    fn tell(&self, topic: Topic, text: impl Into<String>) {
+        self.board.tell(self.io.wall(), topic, text);
     }
 
     fn hear(&mut self, news: News) {
@@ -208,6 +259,7 @@ impl<I: Io> Control<I> {
                 self.roster.distrust_empty();
                 self.heard.is_introduced = false;
                 self.heard.last_loss = None;
+                self.board.link_up(self.io.now());
             }
             News::Frame(text) => self.take(&text),
             News::Binary => {
@@ -218,11 +270,14 @@ impl<I: Io> Control<I> {
             }
             News::Lost { error, retry } => {
                 let retry_s = retry.as_secs_f64();
+                let now = self.io.now();
+                self.board.link_lost(error.label(), now, now + retry);
                 // The same failure dial after dial is said once.
                 if self.heard.last_loss != Some(error.label()) {
                     log::warn!(
                         "agent link down: {error}; the last set stays in force; next dial in {retry_s:.1} s"
                     );
+                    self.tell(Topic::Link, format!("agent link down: {error}"));
                 } else {
                     log::debug!("agent link down: {error}; next dial in {retry_s:.1} s");
                 }
@@ -250,6 +305,7 @@ impl<I: Io> Control<I> {
                 if let Some(agent) = &mut self.agent {
                     agent.praise();
                 }
+                self.board.frame_taken(self.io.now());
                 if frame.skipped() + unplaced > 0 {
                     self.complain(text, || flaws(&frame, unplaced));
                 }
@@ -267,6 +323,7 @@ impl<I: Io> Control<I> {
 
     /// One warning per frame; its exact repetitions are counted and told with the next.
     fn complain(&mut self, text: &str, why: impl FnOnce() -> String) {
+        self.board.count(Note::FramesRefused);
         if self.heard.refused == text && !text.is_empty() {
             self.heard.repeated += 1;
             return;
@@ -278,19 +335,6 @@ impl<I: Io> Control<I> {
         };
         log::warn!("agent frame of {} bytes: {}{before}", text.len(), why());
         text.clone_into(&mut self.heard.refused);
-    }
-}
-
-/// Scores change with every other frame: they are not for the log of an ordinary day.
-fn tell(old: &Snapshot, new: &Snapshot) {
-    let changes = Changes::between(old, new);
-    if old.epoch == 0 {
-        log::info!("{}", roll(new));
-    } else if !changes.of_set.is_empty() {
-        log::info!("epoch {}: {}", new.epoch, changes.of_set);
-    }
-    if !changes.of_scores.is_empty() {
-        log::debug!("epoch {}: {}", new.epoch, changes.of_scores);
     }
 }
 

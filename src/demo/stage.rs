@@ -74,7 +74,9 @@ impl Stage {
         let config = config(&cpus, agent.address(), backoff_min);
         let prepared = boot::prepare(&config).map_err(Error::Boot)?;
         let address = prepared.listeners.addresses[0];
-        let process = Process::start(&config, prepared.listeners.workers).map_err(Error::Boot)?;
+        let admin = prepared.admin.as_ref().map(|admin| admin.address);
+        let process = Process::start(&config, prepared.listeners.workers, prepared.admin)
+            .map_err(Error::Boot)?;
         let published = process.published().to_vec();
         let (stop, stopped) = unbounded();
         let drain = config.timeouts.drain;
@@ -101,7 +103,7 @@ impl Stage {
             is_interrupted,
             is_closing: false,
         };
-        stage.introduce(&config);
+        stage.introduce(&config, admin);
         Ok(stage)
     }
 
@@ -190,7 +192,7 @@ impl Stage {
         self.began.elapsed()
     }
 
-    fn introduce(&self, config: &Config) {
+    fn introduce(&self, config: &Config, admin: Option<SocketAddr>) {
         let shared = if config.cores.contains(&config.control_core) { ", shared" } else { "" };
         self.screen.say(&format!(
             "balancer demo   http://{}   workers on cores {}, control on core {}{shared}",
@@ -198,6 +200,9 @@ impl Stage {
             format_list(&config.cores),
             config.control_core,
         ));
+        if let Some(admin) = admin {
+            self.screen.say(&format!("  watch it live   http://{admin}"));
+        }
         self.screen.say(&format!(
             "  {COUNT} backends, 1 agent and {} clients on loopback; every answer is verified\n",
             self.load.clients(),
@@ -258,6 +263,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         .expect("the automatic choice names none but allowed cores");
     Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         cores: plan.workers,
         control_core: plan.control,
         agent: Some(AgentConfig {

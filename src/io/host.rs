@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// The limits in force for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,52 @@ pub fn raise_limits() -> Limits {
 /// How long a listen backlog may be here (`net.core.somaxconn`), if the kernel tells.
 pub fn somaxconn() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
+/// What this process uses, as far as the kernel tells at little cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// Address space.
+    pub virtual_bytes: Option<u64>,
+    /// User and system time of all threads.
+    pub cpu: Option<Duration>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Open descriptors; not told by kernels before 6.2, where counting them takes as long as there are many.
+    pub descriptors: Option<u64>,
+    /// Descriptors allowed.
+    pub descriptors_max: Option<u64>,
+}
+
+/// Reads it from `/proc`.
+pub fn usage() -> Usage {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let descriptors = std::fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
+    Usage {
+        descriptors: (descriptors > 0).then_some(descriptors),
+        descriptors_max: Some(soft_limit(libc::RLIMIT_NOFILE)).filter(|&limit| limit > 0),
+        ..usage_in(&stat, page_bytes()).unwrap_or_default()
+    }
+}
+
+/// What a line of `/proc/PID/stat` says; its fields are counted behind the name in parentheses.
+fn usage_in(stat: &str, page_bytes: u64) -> Option<Usage> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    Some(Usage {
+        cpu: Some(Duration::from_millis((number(11)? + number(12)?) * MS_PER_TICK)),
+        threads: number(17),
+        virtual_bytes: number(20),
+        resident_bytes: number(21).map(|pages| pages * page_bytes),
+        ..Usage::default()
+    })
+}
+
+fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes a number and returns one.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// Why there is no io_uring for us.
@@ -78,19 +125,28 @@ fn ring() -> Result<(OwnedFd, u32), RingError> {
     Ok((unsafe { OwnedFd::from_raw_fd(fd) }, params[FEATURES_WORD]))
 }
 
-/// Raises one soft limit to its hard one and returns the soft limit in force; 0 when the kernel does not tell.
-fn raise(resource: libc::__rlimit_resource_t) -> u64 {
+/// The soft limit in force; 0 when the kernel does not tell.
+fn soft_limit(resource: libc::__rlimit_resource_t) -> u64 {
+    limit(resource).map_or(0, |limit| limit.rlim_cur)
+}
+
+fn limit(resource: libc::__rlimit_resource_t) -> Option<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid, writable `struct rlimit`.
-    if unsafe { libc::getrlimit(resource, &mut limit) } != 0 {
-        return 0;
-    }
+    (unsafe { libc::getrlimit(resource, &mut limit) } == 0).then_some(limit)
+}
+
+/// Raises one soft limit to its hard one and returns the soft limit in force; 0 when the kernel does not tell.
+fn raise(resource: libc::__rlimit_resource_t) -> u64 {
+    let Some(limit) = limit(resource) else { return 0 };
     let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
     // SAFETY: `raised` is a valid `struct rlimit` that the call only reads.
     let is_raised = unsafe { libc::setrlimit(resource, &raised) } == 0;
     if is_raised { raised.rlim_cur } else { limit.rlim_cur }
 }
 
+/// USER_HZ is 100 wherever Linux runs this.
+const MS_PER_TICK: u64 = 10;
 /// Submission entries of a glommio ring.
 const RING_ENTRIES: libc::c_uint = 128;
 /// `struct io_uring_params` in 32-bit words: ten scalars, then two offset blocks of ten words each.
@@ -109,6 +165,17 @@ mod tests {
         let first = raise_limits();
         assert!(first.nofile > 0);
         assert_eq!(raise_limits(), first);
+    }
+
+    #[test]
+    fn usage_is_read_behind_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 150 0 0 0 120 34 0 0 20 0 3 0 100 8192 5 1";
+        let usage = usage_in(stat, 4096).unwrap();
+        assert_eq!(usage.cpu, Some(Duration::from_millis(1540)));
+        assert_eq!((usage.threads, usage.virtual_bytes), (Some(3), Some(8192)));
+        assert_eq!(usage.resident_bytes, Some(20_480));
+        assert_eq!(usage_in("7 (a", 1), None);
+        assert!(super::usage().resident_bytes.is_some_and(|bytes| bytes > 0));
     }
 
     #[test]

@@ -115,6 +115,15 @@ impl Reading {
         self.sum_us = self.sum_us * keep + news.sum_us;
     }
 
+    /// The same counts in coarse buckets.
+    pub fn coarse(&self) -> [f64; COARSE] {
+        let mut coarse = [0.0; COARSE];
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            coarse[coarse_at(bucket)] += count;
+        }
+        coarse
+    }
+
     /// How many durations.
     pub fn count(&self) -> f64 {
         self.buckets.iter().sum()
@@ -189,10 +198,28 @@ pub const fn lower_us(bucket: usize) -> u64 {
     ((1 << SUB_BITS) + (bucket as u64 & ((1 << SUB_BITS) - 1))) << octave
 }
 
+/// The coarse bucket a duration of `us` belongs to: two to a power of two. The first takes everything below 64 µs, the
+/// last everything from 67 s on.
+pub fn coarse_of(us: u64) -> usize {
+    coarse_at(bucket_of(us))
+}
+
+/// Where a coarse bucket begins, in µs.
+pub fn coarse_lower_us(coarse: usize) -> u64 {
+    coarse.checked_sub(1).map_or(0, |above| lower_us(bucket_of(64) + 2 * above))
+}
+
+/// The coarse bucket that holds a fine one.
+fn coarse_at(bucket: usize) -> usize {
+    bucket.checked_sub(bucket_of(64)).map_or(0, |above| (above / 2 + 1).min(COARSE - 1))
+}
+
 /// Four buckets to a power of two.
 const SUB_BITS: u32 = 2;
 /// The last one takes everything from two minutes on.
 pub const BUCKETS: usize = 105;
+/// Coarse buckets, for where there are many histograms or few pixels.
+pub const COARSE: usize = 42;
 const _: () = assert!(lower_us(BUCKETS - 1) == 1 << 27);
 
 #[cfg(test)]
@@ -247,6 +274,19 @@ mod tests {
         assert_eq!(below.last(), Some(&(1 << 26, 6.0)));
         assert_eq!(below.len(), 41);
         assert_eq!(reading.count(), 8.0);
+    }
+
+    #[test]
+    fn coarse_buckets_cover_everything() {
+        for us in [0, 63, 64, 95, 96, 1 << 25, u64::MAX] {
+            let at = coarse_of(us);
+            assert!(coarse_lower_us(at) <= us);
+            assert!(at == COARSE - 1 || us < coarse_lower_us(at + 1));
+        }
+        assert_eq!(coarse_lower_us(COARSE - 1), 1 << 26);
+        let mut reading = Reading::default();
+        reading.buckets.fill(1.0);
+        assert_eq!(reading.coarse().iter().sum::<f64>(), BUCKETS as f64);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod codes;
 pub mod histogram;
 mod in_flight;
 pub mod slots;
+pub mod text;
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering};

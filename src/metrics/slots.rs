@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::codes::{CLASSES, class_of};
-use super::histogram::{bucket_of, lower_us, quantile, us_of};
+use super::histogram::{COARSE, coarse_lower_us, coarse_of, quantile, us_of};
 
 /// One core's figures of its backends.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Slots {
         let us = us_of(first_byte);
         row.counts.classes[class_of(status)] += 1;
         row.counts.first_byte_us = row.counts.first_byte_us.wrapping_add(us);
-        let bucket = &mut row.counts.first_bytes[wait_of(us)];
+        let bucket = &mut row.counts.first_bytes[coarse_of(us)];
         *bucket = bucket.wrapping_add(1);
         self.touch(slot);
     }
@@ -99,7 +99,7 @@ struct SharedRow {
     classes: [AtomicU64; CLASSES],
     faults: AtomicU64,
     first_byte_us: AtomicU64,
-    first_bytes: [AtomicU32; WAITS],
+    first_bytes: [AtomicU32; COARSE],
 }
 
 impl SharedRow {
@@ -108,7 +108,7 @@ impl SharedRow {
             classes: [const { AtomicU64::new(0) }; CLASSES],
             faults: AtomicU64::new(0),
             first_byte_us: AtomicU64::new(0),
-            first_bytes: [const { AtomicU32::new(0) }; WAITS],
+            first_bytes: [const { AtomicU32::new(0) }; COARSE],
         }
     }
 }
@@ -164,12 +164,12 @@ pub struct SlotReading {
     /// All waits for its response heads together, in µs.
     pub first_byte_us: u64,
     /// Those waits in buckets, modulo 2³².
-    pub first_bytes: [u32; WAITS],
+    pub first_bytes: [u32; COARSE],
 }
 
 impl Default for SlotReading {
     fn default() -> Self {
-        Self { classes: [0; CLASSES], faults: 0, first_byte_us: 0, first_bytes: [0; WAITS] }
+        Self { classes: [0; CLASSES], faults: 0, first_byte_us: 0, first_bytes: [0; COARSE] }
     }
 }
 
@@ -191,11 +191,11 @@ impl SlotReading {
 
 /// Waits of one backend lately: what is older counts for less.
 #[derive(Clone, Debug)]
-pub struct FadingWaits([f32; WAITS]);
+pub struct FadingWaits([f32; COARSE]);
 
 impl Default for FadingWaits {
     fn default() -> Self {
-        Self([0.0; WAITS])
+        Self([0.0; COARSE])
     }
 }
 
@@ -210,32 +210,14 @@ impl FadingWaits {
 
     /// The wait in µs that a part `q` stays below; `None` when there was next to no traffic.
     pub fn quantile_us(&self, q: f64) -> Option<f64> {
-        let buckets: [f64; WAITS] = std::array::from_fn(|wait| f64::from(self.0[wait]));
+        let buckets: [f64; COARSE] = std::array::from_fn(|wait| f64::from(self.0[wait]));
         if buckets.iter().sum::<f64>() < WAITS_LEAST {
             return None;
         }
-        quantile(&buckets, q, wait_lower_us)
+        quantile(&buckets, q, coarse_lower_us)
     }
 }
 
-/// Two buckets to a power of two; the first takes everything below 64 µs, the last everything from 67 s on.
-fn wait_of(us: u64) -> usize {
-    let fine = bucket_of(us);
-    if fine < FIRST_FINE { 0 } else { ((fine - FIRST_FINE) / 2 + 1).min(WAITS - 1) }
-}
-
-fn wait_lower_us(wait: usize) -> u64 {
-    match wait {
-        0 => 0,
-        WAITS.. => lower_us(FIRST_FINE + 2 * WAITS),
-        _ => lower_us(FIRST_FINE + 2 * (wait - 1)),
-    }
-}
-
-/// Buckets for the waits of one backend.
-pub const WAITS: usize = 42;
-/// The fine bucket that begins at 64 µs.
-const FIRST_FINE: usize = bucket_of(64);
 /// With fewer than so many a quantile says nothing.
 const WAITS_LEAST: f64 = 0.5;
 /// Made together, when the first of them is listed: 16 KiB.
@@ -291,9 +273,9 @@ mod tests {
     #[test]
     fn waits_fade_and_keep_their_quantiles() {
         let (mut before, mut now) = (SlotReading::default(), SlotReading::default());
-        before.first_bytes[wait_of(1000)] = u32::MAX;
-        now.first_bytes[wait_of(1000)] = 98;
-        now.first_bytes[wait_of(100_000)] = 1;
+        before.first_bytes[coarse_of(1000)] = u32::MAX;
+        now.first_bytes[coarse_of(1000)] = 98;
+        now.first_bytes[coarse_of(100_000)] = 1;
         let mut waits = FadingWaits::default();
         assert_eq!(waits.quantile_us(0.5), None);
         waits.fade_in(0.8, &before, &now);
@@ -305,16 +287,5 @@ mod tests {
         );
         (0..40).for_each(|_| waits.fade_in(0.8, &now, &now));
         assert_eq!(waits.quantile_us(0.5), None);
-    }
-
-    #[test]
-    fn wait_buckets_cover_everything() {
-        for us in [0, 63, 64, 95, 96, 1 << 25, u64::MAX] {
-            let wait = wait_of(us);
-            assert!(
-                wait_lower_us(wait) <= us && (wait == WAITS - 1 || us < wait_lower_us(wait + 1))
-            );
-        }
-        assert_eq!(wait_lower_us(WAITS - 1), 1 << 26);
     }
 }

@@ -77,6 +77,7 @@ pub const TABLE: &[Row] = &[
     Row { setting: &settings::MAX_FIELDS, good: "64", wrong: &[("few", "not a number of fields"), ("0", SMALL), ("1001", LARGE)] },
     Row { setting: &settings::MAX_REQUEST_LINE, good: "4KiB", wrong: &[("long", "not a size"), ("127", SMALL), ("2MiB", LARGE)] },
     Row { setting: &settings::MAX_BODY, good: "64MiB", wrong: &[("infinite", "not a size"), ("-1", SMALL), ("8388608TiB", LARGE)] },
+    Row { setting: &settings::ADMIN, good: "127.0.0.1:0", wrong: &[("here", "not an address or off"), ("localhost:80", "a name; an IP address is needed"), ("1.2.3.4:x", "not an address or off"), ("1.2.3.4:65536", LARGE), (":-1", SMALL)] },
     Row { setting: &settings::LOG, good: "warn,balancer=debug", wrong: &[("loud", "not a log level"), ("balancer=loud", "not a log level")] },
 ];
 

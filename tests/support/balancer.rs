@@ -91,6 +91,13 @@ impl Balancer {
         self.address
     }
 
+    /// Where its admin listener is; it needs `--admin 127.0.0.1:0` among its flags.
+    pub fn admin(&self) -> SocketAddr {
+        let log = self.log();
+        let text = log.iter().find_map(|line| line.split_once("admin http://"));
+        text.expect("the banner names it").1.trim().parse().expect("an address")
+    }
+
     /// Lines on stderr so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod balancer;
 pub mod client;
+pub mod exposition;
 pub mod noise;
 pub mod origin;
 pub mod parts;

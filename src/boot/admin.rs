@@ -1,0 +1,57 @@
+//! The admin listener's socket on its way from the configuration to the control core.
+
+use std::net::{SocketAddr, TcpListener};
+
+use super::banner::agent_url;
+use super::error::Error;
+use crate::config::{Config, Stated};
+use crate::control::admin::{Desk, Opening};
+use crate::io::driver::Driver;
+use crate::io::{Io, listen};
+
+/// A bound socket, and what its listener will tell.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: TcpListener,
+    /// The address really bound.
+    pub address: SocketAddr,
+    values: Vec<Stated>,
+}
+
+impl AdminSocket {
+    /// Binds `address`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn bind(address: SocketAddr) -> Result<Self, Error> {
+        let mut bound = listen::bind(&[address], 1).map_err(Error::Admin)?;
+        let listener = bound.workers.pop().and_then(|mut sockets| sockets.pop());
+        let address = bound.addresses[0];
+        let listener = listener.expect("one socket for one address and one worker");
+        Ok(Self { listener, address, values: Vec::new() })
+    }
+
+    /// The same, that knows the settings in force.
+    pub(super) fn telling(self, values: Vec<Stated>) -> Self {
+        Self { values, ..self }
+    }
+
+    /// On the control core.
+    pub(super) fn desk(
+        self,
+        driver: &Driver,
+        config: &Config,
+    ) -> Result<Desk<<Driver as Io>::Listener>, String> {
+        let listener = driver.listener(self.listener);
+        Ok(Desk {
+            listener: listener
+                .map_err(|error| format!("cannot watch the admin listener: {error}"))?,
+            opening: Opening {
+                listens_on: self.address,
+                values: self.values,
+                purge: None,
+                agent_url: config.agent.as_ref().map(agent_url),
+            },
+        })
+    }
+}
