@@ -14,6 +14,7 @@ mod drain;
 mod edges;
 mod frames;
 mod memory;
+mod page;
 mod pool;
 mod queue;
 mod real_parts;

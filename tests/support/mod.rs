@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod balancer;
+pub mod browser;
 pub mod client;
 pub mod exposition;
 pub mod noise;
