@@ -83,7 +83,7 @@ pub fn of_request(head: &RequestHead, bytes: &[u8]) -> Result<RequestPlan, Rejec
         }
         match codings(fields, bytes) {
             Codings::Chunked => Framing::Chunked,
-            Codings::Unknown => return Err(Reject::UnknownCoding),
+            Codings::Unknown | Codings::Unheard => return Err(Reject::UnknownCoding),
             Codings::ChunkedNotLast => return Err(Reject::ChunkedNotLast),
             Codings::RepeatedChunked => return Err(Reject::RepeatedChunked),
             Codings::Malformed => return Err(Reject::MalformedCoding),
@@ -124,16 +124,21 @@ pub fn of_response(
 ) -> Result<ResponsePlan, BadResponse> {
     let fields = &head.fields;
     let length = length(fields, bytes).map_err(LengthFault::bad_response)?;
-    let is_chunked = fields.has(FieldKind::TransferEncoding);
-    if is_chunked {
+    let has_coding = fields.has(FieldKind::TransferEncoding);
+    let mut is_chunked = false;
+    if has_coding {
         if head.version == Version::Http10 {
             return Err(BadResponse::CodingInHttp10);
         }
         if fields.has(FieldKind::ContentLength) {
             return Err(BadResponse::BothLengthAndChunked);
         }
-        if !matches!(codings(fields, bytes), Codings::Chunked) {
-            return Err(BadResponse::UnsupportedCoding);
+        match codings(fields, bytes) {
+            Codings::Chunked => is_chunked = true,
+            // A word nobody has heard of: the body ends with the connection (RFC 9112 §6.3, rule 4), and the field
+            // goes no further. A coding we know and cannot undo would reach the client as something it is not.
+            Codings::Unheard => {}
+            _ => return Err(BadResponse::UnsupportedCoding),
         }
     }
     let options =
@@ -159,7 +164,7 @@ pub fn of_response(
         // would be read as the next response, so the connection ends with this one.
         100..=199 | 204 => {
             plan.is_interim = head.status < 200;
-            plan.keep_alive &= !is_chunked && length.unwrap_or(0) == 0;
+            plan.keep_alive &= !has_coding && length.unwrap_or(0) == 0;
         }
         304 => plan.declared_length = length,
         _ if method == Method::Head => plan.declared_length = length,
@@ -301,6 +306,8 @@ enum Codings {
     Chunked,
     /// At least one coding we do not implement, in a place where it could be.
     Unknown,
+    /// No chunked, and no coding anybody has registered.
+    Unheard,
     ChunkedNotLast,
     RepeatedChunked,
     Malformed,
@@ -335,7 +342,8 @@ fn codings(fields: &Fields, bytes: &[u8]) -> Codings {
         1 => Codings::Chunked,
         // A coding we know and that cannot end a request is the sender's fault (§6.3); one we have never
         // heard of is ours.
-        _ if unknown => Codings::Unknown,
+        _ if unknown && registered => Codings::Unknown,
+        _ if unknown => Codings::Unheard,
         _ => Codings::ChunkedNotLast,
     }
 }

@@ -113,6 +113,21 @@ fn response_framing() {
             "1.1 200 a\r\nTransfer-Encoding: chunked, chunked",
             Err(BadResponse::UnsupportedCoding),
         ),
+        ("9112 §6.3", get, "1.1 200 a\r\nTransfer-Encoding: x, y", Ok((UntilClose, false))),
+        ("9112 §6.3", head, "1.1 200 a\r\nTransfer-Encoding: x", Ok((Framing::None, true))),
+        ("9112 §6.3", get, "1.1 204 a\r\nTransfer-Encoding: x", Ok((Framing::None, false))),
+        (
+            "9112 §6.3",
+            get,
+            "1.1 200 a\r\nTransfer-Encoding: x, gzip",
+            Err(BadResponse::UnsupportedCoding),
+        ),
+        (
+            "9112 §6.3",
+            get,
+            "1.1 200 a\r\nTransfer-Encoding: x, chunked",
+            Err(BadResponse::UnsupportedCoding),
+        ),
         ("9112 §6.3", get, "1.1 200 a\r\nTransfer-Encoding:", Err(BadResponse::UnsupportedCoding)),
         ("9112 §6.3", get, "1.1 200 a\r\nContent-Length: 5, 5", Ok((Length(5), true))),
         (
