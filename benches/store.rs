@@ -104,7 +104,7 @@ fn ask(store: &mut Store<()>, hash: u64) -> bool {
             assert_eq!(put, Put::Stored);
             false
         }
-        Answer::Wait | Answer::Bypass => unreachable!("one request at a time"),
+        Answer::Wait | Answer::Bypass { .. } => unreachable!("one request at a time"),
     }
 }
 

@@ -5,17 +5,20 @@
 #[path = "support/counting.rs"]
 mod counting;
 
+use std::hash::RandomState;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use balancer::balance::{Backend, Balance, Category, Score, Slot, Snapshot, Source};
-use balancer::config::{ShardConfig, Timeouts};
+use balancer::cache::store::KeyHasher;
+use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::Bell as _;
 use balancer::io::{executor, listen, wake::Bell};
 use balancer::metrics::Published;
-use balancer::worker::{Mail, Order, Worker};
+use balancer::worker::{CacheMail, Mail, Order, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 #[test]
@@ -134,12 +137,11 @@ fn start_worker(origin: SocketAddr) -> Running {
         ..Snapshot::empty()
     };
     to_worker.send(Arc::new(snapshot)).unwrap();
-    let mail = Mail {
-        snapshots,
-        orders: inbox,
-        published: Arc::new(Published::new(8)),
-        peers: vec![Arc::new(Published::new(8))],
-    };
+    let published = Arc::new(Published::new(8));
+    let hasher = KeyHasher::new(RandomState::new());
+    let cache = CacheMail::for_cores(from_ref(&bell), from_ref(&published), &hasher).pop();
+    let peers = vec![Arc::new(Published::new(8))];
+    let mail = Mail { snapshots, orders: inbox, published, peers, cache };
     let thread = std::thread::spawn({
         let bell = bell.clone();
         move || {
@@ -155,7 +157,11 @@ fn start_worker(origin: SocketAddr) -> Running {
                     connections_max: 100,
                     backend_inflight_max: None,
                     queue_length_max: 1024,
-                    cache: None,
+                    cache: Some(CacheConfig {
+                        entries: 1000,
+                        bytes: 8 << 20,
+                        settings: Default::default(),
+                    }),
                 };
                 Worker::new(driver, config, vec![listener], mail).run().await;
             });

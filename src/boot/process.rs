@@ -3,6 +3,7 @@
 //! Crossings that begin here: each worker gets a snapshot channel (from control), an order channel (from this
 //! file) and a block of figures that it alone writes and all others read. What the threads tell us comes over one event channel.
 
+use std::hash::RandomState;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,12 +14,13 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unb
 use super::admin::AdminSocket;
 use super::error::Error;
 use crate::balance::{REPORTS_MAX, SLOTS_MAX};
+use crate::cache::store::KeyHasher;
 use crate::config::Config;
 use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
-use crate::worker::{Mail, Order, Worker};
+use crate::worker::{CacheMail, Mail, Order, Worker};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -78,19 +80,23 @@ impl Process {
             listeners.iter().map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
         let mut subscribers = Vec::new();
         let mut mails = Vec::new();
-        for (own, block) in published.iter().enumerate() {
-            let bell = bell()?;
+        let bells = published.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
+        // Keyed anew in each process: no client can tell where its keys fall.
+        let hasher = KeyHasher::new(RandomState::new());
+        let parcels = CacheMail::for_cores(&bells, &published, &hasher);
+        for (own, (bell, cache)) in bells.into_iter().zip(parcels).enumerate() {
             let (orders, inbox) = unbounded();
             let (subscriber, snapshots) = Subscriber::new(bell.clone());
             subscribers.push(subscriber);
             let mail = Mail {
                 snapshots,
                 orders: inbox,
-                published: block.clone(),
+                published: published[own].clone(),
                 peers: (published.iter().enumerate())
                     .filter(|(other, _)| *other != own)
                     .map(|(_, block)| block.clone())
                     .collect(),
+                cache: config.cache.is_some().then_some(cache),
             };
             mails.push((orders, bell, mail));
         }
@@ -237,7 +243,7 @@ where
 }
 
 /// Waits until there is a snapshot for a worker to begin with.
-fn await_snapshot(mail: &Mail) {
+fn await_snapshot(mail: &Mail<Bell>) {
     let mut select = Select::new();
     select.recv(&mail.snapshots);
     // Late is no error: the worker answers 503 until it comes.

@@ -17,6 +17,32 @@ pub fn write(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], trust: PeerTru
     write_forwarded_host(out, head, bytes, trust);
 }
 
+/// The key of an absolute URL: `http://host/path?query`, as a request for it would have. None if it is no such URL.
+pub fn of_url(url: &[u8]) -> Option<Vec<u8>> {
+    let at = scheme_end(url)?;
+    let scheme = match &url[..at] {
+        http if http.eq_ignore_ascii_case(b"http") => "http",
+        https if https.eq_ignore_ascii_case(b"https") => "https",
+        _ => return None,
+    };
+    let rest = url[at + 1..].strip_prefix(b"//")?;
+    let end = rest.iter().position(|&b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let fragment = path.iter().position(|&b| b == b'#').unwrap_or(path.len());
+    let path = &path[..fragment];
+    let is_written = |&b: &u8| b.is_ascii_graphic();
+    if authority.is_empty() || !authority.iter().chain(path).all(is_written) {
+        return None;
+    }
+    let mut key = format!("{scheme}://").into_bytes();
+    key.extend(without_default_port(authority, scheme).iter().map(u8::to_ascii_lowercase));
+    if path.first() != Some(&b'/') {
+        key.push(b'/');
+    }
+    key.extend_from_slice(path);
+    Some(key)
+}
+
 /// Gives the keys a successful unsafe request invalidates to `each`: that of the target, and those of
 /// Location and Content-Location of the same origin (RFC 9111 §4.4). `scratch` is overwritten. Whether the
 /// response is successful is for the caller to ask, see [`invalidates`].

@@ -4,7 +4,7 @@
 //! [`key`] names what it asks for, [`vary`] selects a variant, [`Policy::verdict`] says whether the stored
 //! response may be used now, [`conditional::serve`] what of it the client needs, [`served`] writes the head.
 //! The way of a response: [`policy::judge`] decides whether and for how long it is kept, [`stored::write`]
-//! keeps its head, [`validation`] asks whether it still holds and takes in the answer.
+//! keeps its head, [`representation`] is what the [`store`] holds of it, [`validation`] asks whether it still holds and takes in the answer.
 //!
 //! Nobody here reads a clock, keeps a response or knows another core.
 
@@ -15,6 +15,7 @@ pub mod freshness;
 pub mod key;
 pub mod plan;
 pub mod policy;
+pub mod representation;
 pub mod served;
 pub mod status;
 pub mod store;
@@ -29,6 +30,7 @@ pub use conditional::Serve;
 pub use directives::{RequestDirectives, ResponseDirectives};
 pub use plan::{Bypass, Lookup, Plan};
 pub use policy::{Policy, Storability, Times, Unstorable, Verdict};
+pub use representation::{Query, Representation};
 pub use served::ServedWith;
 pub use status::{CacheStatus, Forwarded};
 pub use stored::StoredHead;

@@ -33,6 +33,16 @@ pub struct ServedWith<'a> {
     pub status: CacheStatus,
 }
 
+/// The status the client gets.
+pub const fn status(serve: Serve, policy: &Policy) -> u16 {
+    match serve {
+        Serve::Full => policy.status(),
+        Serve::Partial { .. } => 206,
+        Serve::NotModified => 304,
+        Serve::Unsatisfiable => 416,
+    }
+}
+
 /// Appends the head to `out`. For HEAD the framing is None, and the length is told as information.
 pub fn write(out: &mut Vec<u8>, stored: StoredHead, policy: &Policy, with: &ServedWith) {
     out.reserve(stored.as_bytes().len() + OWN_FIELDS_BYTES);

@@ -35,6 +35,8 @@ pub enum Refusal {
     ConnectionTerminated,
     /// The backend was silent for too long before its head was whole.
     ResponseTimeout,
+    /// The client wants a stored response or none (RFC 9111 §5.2.1.7), and none may be used.
+    OnlyIfCached,
     /// We failed.
     Internal,
 }
@@ -84,7 +86,8 @@ impl Refusal {
             Self::ConnectFailed => 6,
             Self::ConnectionTerminated => 7,
             Self::ResponseTimeout => 8,
-            Self::Internal => 9,
+            Self::OnlyIfCached => 9,
+            Self::Internal => 10,
         }
     }
 
@@ -138,6 +141,12 @@ impl Refusal {
                 "response_timeout",
                 "http_response_timeout",
                 "The backend did not respond in time.",
+            ),
+            Self::OnlyIfCached => (
+                504,
+                "only_if_cached",
+                "proxy_internal_response",
+                "No stored response may be used.",
             ),
             Self::Internal => (500, "internal_error", "proxy_internal_error", "This proxy failed."),
         }
@@ -292,7 +301,7 @@ pub(super) const fn reason(status: u16) -> &'static str {
 }
 
 /// Reasons that are neither the client's bytes nor the backend's.
-const OWN: [Refusal; 10] = [
+const OWN: [Refusal; 11] = [
     Refusal::NoBackend,
     Refusal::QueueFull,
     Refusal::QueueTimeout,
@@ -302,6 +311,7 @@ const OWN: [Refusal; 10] = [
     Refusal::ConnectFailed,
     Refusal::ConnectionTerminated,
     Refusal::ResponseTimeout,
+    Refusal::OnlyIfCached,
     Refusal::Internal,
 ];
 

@@ -37,6 +37,14 @@ pub enum Count {
     PoolEvictions,
     Tunnels,
     PanicsContained,
+    CacheHits,
+    CacheStale,
+    CacheRevalidations,
+    CacheCollapsed,
+    CacheMisses,
+    CacheBypasses,
+    CacheStores,
+    CacheFillsBroken,
     BytesFromClients,
     BytesToClients,
 }
@@ -86,6 +94,42 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         Count::PanicsContained,
         "balancer_panics_contained_total",
         "Panics confined to one connection.",
+    ),
+    (
+        Count::CacheHits,
+        "balancer_cache_hits_total",
+        "Requests answered by a fresh stored response.",
+    ),
+    (
+        Count::CacheStale,
+        "balancer_cache_stale_total",
+        "Requests answered by a stale stored response, as RFC 5861 or the client allowed.",
+    ),
+    (
+        Count::CacheRevalidations,
+        "balancer_cache_revalidations_total",
+        "Stored responses that the origin said still hold.",
+    ),
+    (
+        Count::CacheCollapsed,
+        "balancer_cache_collapsed_total",
+        "Requests answered by the response another request was fetching.",
+    ),
+    (
+        Count::CacheMisses,
+        "balancer_cache_misses_total",
+        "Requests the cache could have answered and sent forward.",
+    ),
+    (
+        Count::CacheBypasses,
+        "balancer_cache_bypasses_total",
+        "Requests the cache does not concern itself with.",
+    ),
+    (Count::CacheStores, "balancer_cache_stores_total", "Responses that began to be stored."),
+    (
+        Count::CacheFillsBroken,
+        "balancer_cache_fills_broken_total",
+        "Bodies whose storing ended before they did, behind their client's back.",
     ),
     (Count::BytesFromClients, "balancer_client_bytes_received_total", "Bytes read from clients."),
     (Count::BytesToClients, "balancer_client_bytes_sent_total", "Bytes written to clients."),
@@ -234,6 +278,21 @@ pub struct Published {
     faults: [AtomicU64; FAULTS.len()],
     slots: SharedSlots,
     in_flight: InFlight,
+    cache: CacheFigures,
+}
+
+/// What a shard of the cache holds, and what left it: gauges, then totals.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "each is the name of what it tells")]
+pub struct CacheFigures {
+    pub bytes: AtomicU64,
+    pub entries: AtomicU64,
+    pub objects: AtomicU64,
+    pub fills: AtomicU64,
+    pub evicted: AtomicU64,
+    pub expired: AtomicU64,
+    pub removed: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 impl Published {
@@ -254,6 +313,7 @@ impl Published {
             faults: [const { AtomicU64::new(0) }; FAULTS.len()],
             slots: SharedSlots::new(slots),
             in_flight: InFlight::new(slots),
+            cache: CacheFigures::default(),
         }
     }
 
@@ -291,6 +351,11 @@ impl Published {
     /// How long the core has slept by its beat. Called by the owning core only.
     pub fn store_slept(&self, ns: u64) {
         self.slept_ns.store(ns, Ordering::Relaxed);
+    }
+
+    /// The shard's part of the cache. Stored by the owning core only, relaxed.
+    pub const fn cache(&self) -> &CacheFigures {
+        &self.cache
     }
 
     /// Where the rows of newly listed backends are made. Called by the owning core only.

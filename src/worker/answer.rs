@@ -80,7 +80,8 @@ pub(super) async fn as_final_recipient<I: Io>(
     deliver(shard, client, desk, next(plan, keeps)).await
 }
 
-fn keeps_client<I: Io>(shard: &Shard<I>, plan: &RequestPlan) -> bool {
+/// Whether the client's connection goes on after an answer that no backend gave.
+pub(super) fn keeps_client<I: Io>(shard: &Shard<I>, plan: &RequestPlan) -> bool {
     plan.keep_alive && plan.framing.is_empty() && !shard.is_draining.get()
 }
 

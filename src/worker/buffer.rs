@@ -74,6 +74,14 @@ impl Buffer {
         self.is_overwritten = false;
     }
 
+    /// Forgets everything and holds a copy of `head`, which another buffer of this capacity held.
+    pub(super) fn hold_copy(&mut self, head: &[u8]) {
+        self.clear();
+        self.bytes[..head.len()].copy_from_slice(head);
+        self.end = head.len();
+        self.hold(head.len());
+    }
+
     /// The held bytes.
     pub(super) fn held(&self) -> &[u8] {
         &self.bytes[self.held.clone()]

@@ -22,6 +22,21 @@ pub(super) struct Desk {
     pub up: Flow,
     /// Backend to client; also carries our own answers.
     pub down: Flow,
+    pub papers: Papers,
+}
+
+/// Texts the cache works on.
+#[derive(Default)]
+pub(super) struct Papers {
+    /// What the request asks for.
+    pub key: Vec<u8>,
+    /// Field lines sent in place of the client's conditions.
+    pub conditions: Vec<u8>,
+    /// Field lines added to a relayed response.
+    pub extra: Vec<u8>,
+    /// A head to be stored, and what selected it.
+    pub head: Vec<u8>,
+    pub selection: Vec<u8>,
 }
 
 impl Desk {
@@ -37,6 +52,7 @@ impl Desk {
             response: ResponseHead::default(),
             up: Flow::default(),
             down: Flow::default(),
+            papers: Papers::default(),
         }
     }
 
@@ -44,6 +60,7 @@ impl Desk {
     pub(super) fn clear(&mut self) {
         self.inbound.clear();
         self.outbound.clear();
+        self.down.untee();
     }
 }
 

@@ -6,14 +6,14 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::fault::{Cause, Fault, Phase};
 use super::queue::Ticket;
 use super::shard::{Seat, Shard};
 use crate::balance::{self, Backend, Choice, Slot};
-use crate::io::{Interest, Io, Stream};
+use crate::io::{Interest, Io, Status, Stream, Timer};
 use crate::metrics::Count;
 use crate::time::Instant;
 
@@ -114,10 +114,43 @@ struct Lane<I: Io> {
     addresses_left: usize,
 }
 
-/// Finds a connection for a request. Uses the client's deadline for the queue and for the race.
+/// For whom a connection is sought: who lends the deadline, and whose leaving ends the search.
+pub(super) enum Host<'a, I: Io> {
+    Client(&'a I::Stream),
+    Nobody(&'a I::Timer),
+}
+
+impl<I: Io> Clone for Host<'_, I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I: Io> Copy for Host<'_, I> {}
+
+impl<I: Io> Host<'_, I> {
+    fn set_deadline(self, deadline: Option<Instant>) {
+        match self {
+            Self::Client(stream) => stream.set_deadline(deadline),
+            Self::Nobody(timer) => timer.set(deadline),
+        }
+    }
+
+    /// Ready when the client has reset its connection or the deadline has passed.
+    fn poll(self, cx: &mut Context<'_>) -> Poll<Status> {
+        match self {
+            Self::Client(stream) => stream.poll_ready(cx, Interest::NONE),
+            Self::Nobody(timer) => {
+                timer.poll_expired(cx).map(|()| Status { is_expired: true, ..Status::default() })
+            }
+        }
+    }
+}
+
+/// Finds a connection for a request. Uses the host's deadline for the queue and for the race.
 pub(super) async fn reach<I: Io>(
     shard: &Rc<Shard<I>>,
-    client: &I::Stream,
+    client: Host<'_, I>,
     tries: &mut Tries,
 ) -> Result<Upstream<I>, Unreached> {
     let outcome = race(shard, client, tries).await;
@@ -127,7 +160,7 @@ pub(super) async fn reach<I: Io>(
 
 async fn race<I: Io>(
     shard: &Rc<Shard<I>>,
-    client: &I::Stream,
+    client: Host<'_, I>,
     tries: &mut Tries,
 ) -> Result<Upstream<I>, Unreached> {
     let mut lanes: [Option<Lane<I>>; 2] = [None, None];
@@ -187,10 +220,10 @@ async fn race<I: Io>(
     }
 }
 
-/// A seat at some backend; waits in the queue while everybody is busy. Uses the client's deadline.
+/// A seat at some backend; waits in the queue while everybody is busy. Uses the host's deadline.
 async fn seat<I: Io>(
     shard: &Rc<Shard<I>>,
-    client: &I::Stream,
+    client: Host<'_, I>,
     tries: &mut Tries,
 ) -> Result<Seat<I>, Unreached> {
     if shard.queue.borrow().is_empty() {
@@ -213,7 +246,7 @@ async fn seat<I: Io>(
             }
         }
         shard.queue.borrow_mut().await_turn(place.ticket, cx.waker());
-        match client.poll_ready(cx, Interest::NONE) {
+        match client.poll(cx) {
             Poll::Ready(status) if status.is_reset => Poll::Ready(Err(Unreached::Gone)),
             Poll::Ready(_) => Poll::Ready(Err(Unreached::QueueTimeout)),
             Poll::Pending => Poll::Pending,
@@ -243,7 +276,7 @@ enum Event {
     Settled(usize),
 }
 
-async fn next_event<I: Io>(client: &I::Stream, lanes: &[Option<Lane<I>>; 2]) -> Event {
+async fn next_event<I: Io>(client: Host<'_, I>, lanes: &[Option<Lane<I>>; 2]) -> Event {
     poll_fn(|cx| {
         for (n, lane) in lanes.iter().enumerate() {
             if let Some(lane) = lane
@@ -252,7 +285,7 @@ async fn next_event<I: Io>(client: &I::Stream, lanes: &[Option<Lane<I>>; 2]) -> 
                 return Poll::Ready(Event::Settled(n));
             }
         }
-        match client.poll_ready(cx, Interest::NONE) {
+        match client.poll(cx) {
             Poll::Ready(status) if status.is_reset => Poll::Ready(Event::ClientGone),
             Poll::Ready(_) => Poll::Ready(Event::RivalDue),
             Poll::Pending => Poll::Pending,

@@ -3,12 +3,14 @@
 //! [`exchange`] decides where the request goes and what becomes of failures; `converse` (in [`super::talk`]) carries
 //! one try. Whatever happens here ends in one of the ways of [`Next`].
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::answer;
+use super::caching::{self, Begun, Errand};
 use super::client::{Client, Next};
 use super::desk::Desk;
-use super::dial::{self, Tries, Unreached, Upstream};
+use super::dial::{self, Host, Tries, Unreached, Upstream};
 use super::fault::{Cause, Fault, Gone, Phase};
 use super::shard::Shard;
 use super::talk::{Outcome, converse};
@@ -34,32 +36,58 @@ pub(super) async fn exchange<I: Io>(
     if plan.max_forwards == Some(0) {
         return answer::as_final_recipient(shard, client, desk, &plan).await;
     }
+    let mut errand = match caching::begin(shard, client, desk, &plan).await {
+        Begun::Answered(next) => return next,
+        Begun::Forward(errand) => errand,
+    };
+    let next = forward(shard, client, desk, &plan, &mut errand).await;
+    // Who reads a body that will never end hears of it from the errand, so the end comes first.
+    desk.down.untee();
+    next
+}
+
+/// Sends the request to a backend, to another one if that is safe, and its answer to the client.
+async fn forward<I: Io>(
+    shard: &Rc<Shard<I>>,
+    client: &Client<I>,
+    desk: &mut Desk,
+    plan: &RequestPlan,
+    errand: &mut Errand<I>,
+) -> Next {
+    let method = Some(desk.request.method);
     shard.retry_budget.borrow_mut().deposit(shard.now());
     let mut tries = Tries::default();
     let mut is_staged = false;
     loop {
-        let upstream = match dial::reach(shard, &client.stream, &mut tries).await {
+        let host = Host::Client(&client.stream);
+        let upstream = match dial::reach(shard, host, &mut tries).await {
             Ok(upstream) => upstream,
             Err(Unreached::Gone) => {
                 shard.counters.add(Count::ClientsGone, 1);
                 return Next::Drop;
             }
             Err(unreached) => {
+                if let Some(stock) = errand.stale_on_error(None) {
+                    return caching::serve(shard, client, desk, plan, stock).await;
+                }
+                errand.fail();
                 let refusal = match unreached {
                     Unreached::Failed(fault) => fault.refusal(),
                     Unreached::QueueFull => Refusal::QueueFull,
                     Unreached::QueueTimeout => Refusal::QueueTimeout,
                     Unreached::Nobody | Unreached::Gone => Refusal::NoBackend,
                 };
-                return answer::refuse_with(shard, client, desk, &plan, refusal).await;
+                return answer::refuse_with(shard, client, desk, plan, refusal).await;
             }
         };
-        if let Err(reject) = stage_request(shard, client, desk, &plan, &upstream, is_staged) {
+        let staged = stage_request(shard, client, desk, plan, &upstream, errand, is_staged);
+        if let Err(reject) = staged {
             // Nothing of the request has left us.
             put_back(shard, upstream);
             return answer::refuse(shard, client, desk, method, reject).await;
         }
-        let outcome = converse(shard, client, desk, &plan, &upstream.stream).await;
+        errand.note_sent();
+        let outcome = converse(shard, client, desk, plan, &upstream.stream, errand).await;
         shard.note_try(&upstream.seat, &mut desk.record);
         let fault = match outcome {
             Outcome::Delivered { is_reusable, next } => {
@@ -73,12 +101,46 @@ pub(super) async fn exchange<I: Io>(
                 tunnel(shard, &client.stream, desk, &upstream.stream).await;
                 return Next::Drop;
             }
+            Outcome::Stored { stock, is_reusable } => {
+                if is_reusable {
+                    put_back(shard, upstream);
+                } else {
+                    drop(upstream);
+                }
+                return caching::serve(shard, client, desk, plan, stock).await;
+            }
+            Outcome::Followed { stock, framing } => {
+                desk.outbound.release();
+                desk.down.begin(framing, false, false);
+                if let Some(writer) = errand.take_writer() {
+                    desk.down.tee(writer);
+                }
+                caching::take_over(shard, upstream, desk, errand);
+                return caching::serve(shard, client, desk, plan, stock).await;
+            }
+            Outcome::Detached { next } => {
+                return detach(shard, client, desk, upstream, errand, next).await;
+            }
+            Outcome::Again { is_reusable } => {
+                if is_reusable {
+                    put_back(shard, upstream);
+                }
+                is_staged = false;
+                continue;
+            }
             Outcome::Refused(reject) => {
                 // Its work is over, however long the client takes to hear of it.
                 drop(upstream);
                 return answer::refuse(shard, client, desk, method, reject).await;
             }
-            Outcome::ClientGone(how) => return gone(shard, desk, how),
+            Outcome::ClientGone(how) => {
+                let next = gone(shard, desk, how);
+                if desk.down.is_teeing() {
+                    // Others may read it, and will.
+                    caching::take_over(shard, upstream, desk, errand);
+                }
+                return next;
+            }
             Outcome::Cut { fault, is_end_marked } => {
                 note_fault(shard, &upstream, fault);
                 return if is_end_marked { Next::Drop } else { Next::Cut };
@@ -89,7 +151,11 @@ pub(super) async fn exchange<I: Io>(
                     || !may_retry(shard, desk, &upstream, &mut tries, has_answered)
                 {
                     drop(upstream);
-                    return answer::refuse_with(shard, client, desk, &plan, fault.refusal()).await;
+                    if let Some(stock) = errand.stale_on_error(None) {
+                        return caching::serve(shard, client, desk, plan, stock).await;
+                    }
+                    errand.fail();
+                    return answer::refuse_with(shard, client, desk, plan, fault.refusal()).await;
                 }
                 fault
             }
@@ -120,6 +186,7 @@ fn stage_request<I: Io>(
     desk: &mut Desk,
     plan: &RequestPlan,
     upstream: &Upstream<I>,
+    errand: &Errand<I>,
     is_staged: bool,
 ) -> Result<(), Reject> {
     if is_staged {
@@ -127,19 +194,7 @@ fn stage_request<I: Io>(
     } else {
         desk.up.begin(plan.framing, plan.framing == Framing::Chunked, true);
     }
-    let lead = desk.up.lead();
-    shard.with_backend(upstream.seat.slot, |backend| {
-        let words = RequestForward {
-            client: client.address,
-            backend_authority: &backend.authority,
-            plan: *plan,
-            trust: PeerTrust::Unknown,
-            forwarded: false,
-        };
-        forward::request_head(lead, &desk.request, desk.inbound.held(), &words);
-    });
-    // Without a head the body would be taken for a request.
-    assert!(!lead.is_empty(), "a backend with a request in flight stays listed");
+    stage_head(shard, client.address, desk, plan, upstream, errand);
     if is_staged {
         desk.up.head_again();
         return Ok(());
@@ -153,6 +208,53 @@ fn stage_request<I: Io>(
         }
     }
     Ok(())
+}
+
+/// Writes the head we send into the upward flow, in the words of the errand.
+pub(super) fn stage_head<I: Io>(
+    shard: &Shard<I>,
+    client: IpAddr,
+    desk: &mut Desk,
+    plan: &RequestPlan,
+    upstream: &Upstream<I>,
+    errand: &Errand<I>,
+) {
+    let lead = desk.up.lead();
+    let conditions = errand.conditions(&desk.papers.conditions);
+    shard.with_backend(upstream.seat.slot, |backend| {
+        let words = RequestForward {
+            client,
+            backend_authority: &backend.authority,
+            plan: *plan,
+            trust: PeerTrust::Unknown,
+            forwarded: false,
+        };
+        let head = desk.inbound.held();
+        forward::request_head_asking(lead, &desk.request, head, &words, conditions);
+    });
+    // Without a head the body would be taken for a request.
+    assert!(!lead.is_empty(), "a backend with a request in flight stays listed");
+}
+
+/// The backend goes on filling the store, and the client reads from there what it has not got yet.
+async fn detach<I: Io>(
+    shard: &Rc<Shard<I>>,
+    client: &Client<I>,
+    desk: &mut Desk,
+    upstream: Upstream<I>,
+    errand: &mut Errand<I>,
+    next: Next,
+) -> Next {
+    let Some(held) = errand.stored() else { return Next::Cut };
+    let length = held.policy().length().unwrap_or(0);
+    shard.counters.add(Count::BytesToClients, desk.down.bytes_out());
+    let (lead, position) = desk.down.unsent();
+    let lead = lead.to_vec();
+    caching::take_over(shard, upstream, desk, errand);
+    desk.outbound.clear();
+    desk.down.begin(Framing::None, false, false);
+    desk.down.lead().extend_from_slice(&lead);
+    caching::serve_rest(shard, client, desk, held, position..length, next).await
 }
 
 /// Whether the request may be sent once more; if so it is ready to be.
@@ -191,7 +293,8 @@ fn may_retry<I: Io>(
     desk.up.bytes_out() == 0 || desk.inbound.rewind()
 }
 
-fn put_back<I: Io>(shard: &Shard<I>, upstream: Upstream<I>) {
+/// Keeps a connection on which nothing is left to read for another request.
+pub(super) fn put_back<I: Io>(shard: &Shard<I>, upstream: Upstream<I>) {
     let Upstream { stream, seat, .. } = upstream;
     let slot = seat.slot;
     let is_kept =

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `conn` | when a request has come, and when a connection ends |
 //! | `exchange` | where the request goes and what becomes of failures |
+//! | `caching` | what of it all the cache does |
 //! | `dial` | which connection it gets |
 //! | `queue` | who goes next when everybody is busy |
 //! | `talk` | who moves when, who waits for whom and how long |
@@ -13,6 +14,7 @@
 
 mod answer;
 mod buffer;
+mod caching;
 mod client;
 mod conn;
 mod desk;
@@ -43,14 +45,15 @@ use futures_lite::FutureExt;
 
 use crate::balance::Snapshot;
 use crate::config::ShardConfig;
-use crate::io::{Io, Listener, Timer, is_shortage};
+use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
+pub use caching::{CacheMail, Purge, Purger};
 use client::Client;
 use conn::{Bursts, burst, serve};
 use shard::{DESKS_KEPT_MAX, Shard};
 
 /// What reaches a worker from other cores, and what it lets them see. After a send, ring the worker's bell.
-pub struct Mail {
+pub struct Mail<B> {
     /// Newest snapshot wins; the channel holds one.
     pub snapshots: Receiver<Arc<Snapshot>>,
     /// Orders of the process.
@@ -59,6 +62,8 @@ pub struct Mail {
     pub published: Arc<Published>,
     /// Those of the other worker cores.
     pub peers: Vec<Arc<Published>>,
+    /// What the cores tell each other of the cache; None when there is none.
+    pub cache: Option<CacheMail<B>>,
 }
 
 /// What the process wants of a worker.
@@ -74,13 +79,19 @@ pub enum Order {
 pub struct Worker<I: Io> {
     shard: Rc<Shard<I>>,
     listeners: Vec<I::Listener>,
-    mail: Mail,
+    mail: Mail<I::Bell>,
 }
 
 impl<I: Io> Worker<I> {
     /// A worker that accepts from `listeners`. Before the first snapshot it answers 503.
-    pub fn new(io: I, config: ShardConfig, listeners: Vec<I::Listener>, mail: Mail) -> Self {
-        Self { shard: Rc::new(Shard::new(io, config)), listeners, mail }
+    pub fn new(
+        io: I,
+        config: ShardConfig,
+        listeners: Vec<I::Listener>,
+        mut mail: Mail<I::Bell>,
+    ) -> Self {
+        let shard = Rc::new(Shard::new(io, config, mail.cache.take()));
+        Self { shard, listeners, mail }
     }
 
     /// Runs until an order ends it.
@@ -107,6 +118,7 @@ impl<I: Io> Worker<I> {
                     return Poll::Pending;
                 }
                 take_snapshots(&shard, &mail);
+                take_parcels(&shard);
                 for order in mail.orders.try_iter() {
                     match order {
                         Order::Stop => return Poll::Ready(()),
@@ -126,7 +138,16 @@ impl<I: Io> Worker<I> {
     }
 }
 
-fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail) {
+fn take_parcels<I: Io>(shard: &Shard<I>) {
+    if let Some(caching) = &shard.caching
+        && !caching.take_mail(shard.now(), shard.io.wall())
+    {
+        // The rest after whoever else wants to run.
+        shard.io.bell().ring();
+    }
+}
+
+fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail<I::Bell>) {
     if let Some(snapshot) = mail.snapshots.try_iter().last() {
         shard.apply(snapshot, &mail.published);
         // At once: the control core waits for the epoch, and departing backends for their last request.

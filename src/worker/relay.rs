@@ -4,11 +4,14 @@
 //! [`Buffer`] and written from there, with what goes in front (a head, a chunk size) and behind (a chunk's end, the
 //! last chunk) in one vectored write. It reads nothing new before everything old is written: that is the
 //! backpressure, and the bound on memory.
+//!
+//! A response that is being stored is copied into the store's body as it is decoded ([`Flow::tee`]).
 
 use std::io::{ErrorKind, IoSlice};
 use std::ops::Range;
 
 use super::buffer::Buffer;
+use crate::cache::store::BodyWriter;
 use crate::http::body::{CHUNK_END, CHUNK_HEAD_BYTES_MAX, LAST_CHUNK_HEAD, chunk_head};
 use crate::http::reject::BodyFault;
 use crate::http::{BodyDecoder, Fields, Framing};
@@ -35,6 +38,14 @@ pub(super) struct Flow {
     bytes_out: u64,
     /// Body bytes it may carry.
     bytes_max: u64,
+    /// Where body bytes go besides; gone when it has them all, or will not get them.
+    writer: Option<BodyWriter>,
+}
+
+enum Fetched {
+    /// There are bytes to decode, or the end has come.
+    Some,
+    None(Pump),
 }
 
 /// Where a [`Flow`] stands when it can do no more for now.
@@ -75,7 +86,64 @@ impl Flow {
         self.bytes_in = 0;
         self.bytes_out = 0;
         self.bytes_max = u64::MAX;
+        self.writer = None;
         self.is_ended = self.decoder.is_done();
+    }
+
+    /// Gives every body byte from here on to `writer`, too. To be called before the first is decoded.
+    pub(super) fn tee(&mut self, writer: BodyWriter) {
+        debug_assert!(self.bytes_in == 0);
+        if self.is_ended {
+            writer.complete();
+        } else {
+            self.writer = Some(writer);
+        }
+    }
+
+    /// Ends that. What has no end yet will never have one.
+    pub(super) fn untee(&mut self) {
+        self.writer = None;
+    }
+
+    /// Whether there is a writer that waits for more.
+    pub(super) fn is_teeing(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// What is staged and not written, where the source told its length: the rest of the lead, and how many bytes of
+    /// the body have been written.
+    pub(super) fn unsent(&self) -> (&[u8], u64) {
+        debug_assert!(!self.is_chunked_out && self.tail.is_empty());
+        let lead = &self.lead[self.written.min(self.lead.len())..];
+        let staged = self.written.saturating_sub(self.lead.len()) as u64;
+        (lead, self.bytes_in - self.data.len() as u64 + staged)
+    }
+
+    /// As [`pump`](Self::pump) without a sink: what is decoded goes to the writer alone.
+    pub(super) fn absorb<S: Stream>(&mut self, source: &S, buffer: &mut Buffer) -> Pump {
+        let allowance = self.bytes_in + BYTES_PER_TURN;
+        loop {
+            self.lead.clear();
+            self.data = 0..0;
+            self.tail.clear();
+            self.written = 0;
+            if self.is_ended {
+                return Pump::Done;
+            }
+            if !buffer.is_empty() {
+                if let Err(fault) = self.decode(buffer) {
+                    return Pump::Malformed(fault);
+                }
+                continue;
+            }
+            if self.bytes_in >= allowance {
+                return Pump::Yields;
+            }
+            match self.fetch(source, buffer) {
+                Fetched::Some => {}
+                Fetched::None(why) => return why,
+            }
+        }
     }
 
     /// Takes the staged head back, to put another one in its place. What else is staged stays, so nothing of it may
@@ -163,19 +231,36 @@ impl Flow {
             if !buffer.is_empty() {
                 continue;
             }
-            match source.recv(buffer.spare()) {
-                Ok(0) => match self.decoder.end_of_input() {
-                    Ok(()) => {
-                        self.is_ended = true;
-                        self.written_off();
-                        self.end_tail();
-                    }
-                    Err(_) => return Pump::SourceShort,
-                },
-                Ok(n) => buffer.filled(n),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Pump::AwaitsSource,
-                Err(_) => return Pump::SourceFailed,
+            match self.fetch(source, buffer) {
+                Fetched::Some => {}
+                Fetched::None(why) => return why,
             }
+        }
+    }
+
+    /// Reads once. Everything staged must have been written.
+    fn fetch<S: Stream>(&mut self, source: &S, buffer: &mut Buffer) -> Fetched {
+        match source.recv(buffer.spare()) {
+            Ok(0) => match self.decoder.end_of_input() {
+                Ok(()) => {
+                    self.is_ended = true;
+                    self.written_off();
+                    self.end_tail();
+                    if let Some(writer) = self.writer.take() {
+                        writer.complete();
+                    }
+                    Fetched::Some
+                }
+                Err(_) => Fetched::None(Pump::SourceShort),
+            },
+            Ok(n) => {
+                buffer.filled(n);
+                Fetched::Some
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Fetched::None(Pump::AwaitsSource)
+            }
+            Err(_) => Fetched::None(Pump::SourceFailed),
         }
     }
 
@@ -223,6 +308,7 @@ impl Flow {
         self.data = offset + decoded.data.start..offset + decoded.data.end;
         self.bytes_in += self.data.len() as u64;
         self.is_ended = decoded.is_done;
+        self.copy_out(buffer);
         self.lead_chunk();
         if self.is_chunked_out && !self.data.is_empty() {
             self.tail.extend_from_slice(CHUNK_END);
@@ -231,6 +317,20 @@ impl Flow {
             self.end_tail();
         }
         Ok(())
+    }
+
+    /// Gives the staged data to the writer. One that may take no more has aborted: the store drops what it has.
+    fn copy_out(&mut self, buffer: &Buffer) {
+        let Some(mut writer) = self.writer.take() else { return };
+        if writer.append(buffer.at(self.data.clone())).is_err() {
+            return;
+        }
+        if self.is_ended {
+            writer.complete();
+        } else {
+            writer.flush();
+            self.writer = Some(writer);
+        }
     }
 
     /// The size of the staged data, where we send chunks.

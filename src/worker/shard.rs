@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::caching::{CacheMail, Caching};
 use super::desk::Desk;
 use super::queue::RequestQueue;
 use super::upstream::Pool;
@@ -27,6 +28,8 @@ pub(super) struct Shard<I: Io> {
     pub queue: RefCell<RequestQueue>,
     pub retry_budget: RefCell<RetryBudget>,
     pub is_draining: Cell<bool>,
+    /// None when the cache is off.
+    pub caching: Option<Caching<I>>,
     snapshot: RefCell<Arc<Snapshot>>,
     /// By slot: position in the snapshot, and which address is tried first.
     directory: RefCell<Vec<Listing>>,
@@ -51,8 +54,13 @@ struct Listing {
 }
 
 impl<I: Io> Shard<I> {
-    pub(super) fn new(io: I, config: ShardConfig) -> Self {
+    pub(super) fn new(io: I, config: ShardConfig, mail: Option<CacheMail<I::Bell>>) -> Self {
         Self {
+            caching: config
+                .cache
+                .as_ref()
+                .zip(mail)
+                .map(|(config, mail)| Caching::new(config, mail)),
             counters: Counters::new(),
             figures: Figures::default(),
             picker: RefCell::new(Picker::new(config.balance, config.backend_inflight_max)),

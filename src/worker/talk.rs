@@ -17,6 +17,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use super::caching::{Errand, Reception, Stock};
 use super::client::{Client, Next};
 use super::desk::Desk;
 use super::fault::{Cause, Fault, Gone, Phase};
@@ -31,7 +32,6 @@ use crate::io::{Interest, Io, Stream};
 use crate::time::Instant;
 
 /// How one try ended.
-#[derive(Debug)]
 pub(super) enum Outcome {
     /// The client has its answer, whole.
     Delivered {
@@ -42,6 +42,30 @@ pub(super) enum Outcome {
     },
     /// The answer was a 101, and it is delivered.
     Upgraded,
+    /// The client gets a stored response instead; nothing was answered yet.
+    Stored {
+        /// What it gets.
+        stock: Stock,
+        /// The backend connection can carry another request.
+        is_reusable: bool,
+    },
+    /// The client gets of the response what it needs from the store, which the body, framed so, is to fill.
+    Followed {
+        /// What it gets.
+        stock: Stock,
+        /// The body's framing.
+        framing: Framing,
+    },
+    /// The client reads more slowly than the backend sends; it gets the rest from the store.
+    Detached {
+        /// What becomes of its connection then.
+        next: Next,
+    },
+    /// The answer is of no use; the backend is to be asked again.
+    Again {
+        /// The backend connection can carry another request.
+        is_reusable: bool,
+    },
     /// The request turned out to be wrong; nothing was answered yet.
     Refused(Reject),
     /// The client left or fell silent.
@@ -91,6 +115,7 @@ struct Talk<'a, I: Io> {
     client: &'a I::Stream,
     upstream: &'a I::Stream,
     plan: &'a RequestPlan,
+    errand: &'a mut Errand<I>,
     upload: Upload,
     reply: Reply,
     response: ResponsePlan,
@@ -137,8 +162,10 @@ pub(super) async fn converse<I: Io>(
     desk: &mut Desk,
     plan: &RequestPlan,
     upstream: &I::Stream,
+    errand: &mut Errand<I>,
 ) -> Outcome {
     let mut talk = Talk {
+        errand,
         shard,
         client: &client.stream,
         upstream,
@@ -274,7 +301,9 @@ impl<I: Io> Talk<'_, I> {
         if self.reply == Reply::Delivered {
             return Ok(Lack::Nothing);
         }
-        match desk.down.pump(self.upstream, &mut desk.outbound, self.client) {
+        let pump = desk.down.pump(self.upstream, &mut desk.outbound, self.client);
+        self.errand.advance(desk.down.is_ended());
+        match pump {
             Pump::Done if self.response.framing == Framing::Tunnel => Err(Outcome::Upgraded),
             Pump::Done => {
                 if !desk.down.marks_its_end() {
@@ -284,6 +313,15 @@ impl<I: Io> Talk<'_, I> {
                 Ok(Lack::Nothing)
             }
             Pump::AwaitsSource => Ok(Lack::Source),
+            // Others may wait for the body, and the backend can be done with it sooner.
+            Pump::AwaitsSink
+                if desk.down.is_teeing()
+                    && self.upload == Upload::Sent
+                    && self.errand.can_be_followed() =>
+            {
+                let next = if self.keeps_client { Next::Request } else { Next::Close };
+                Err(Outcome::Detached { next })
+            }
             Pump::AwaitsSink => Ok(Lack::Sink),
             Pump::Yields => Ok(Lack::Turn),
             // An answer has no limit.
@@ -354,8 +392,30 @@ impl<I: Io> Talk<'_, I> {
         self.is_body_withheld = self.awaits_go_ahead(desk);
         self.response = response;
         self.response.keep_alive &= !self.is_poisoned;
+        desk.record.head(desk.response.status, self.shard.now());
+        match self.errand.receive(desk, &self.response) {
+            Reception::Relay => {}
+            Reception::Serve(stock) => {
+                return Err(Outcome::Stored { stock, is_reusable: self.is_spent(desk) });
+            }
+            Reception::Follow(stock) => {
+                let framing = self.response.framing;
+                return Err(Outcome::Followed { stock, framing });
+            }
+            Reception::Again => {
+                return Err(Outcome::Again { is_reusable: self.is_spent(desk) });
+            }
+        }
         self.reply = Reply::Relaying;
         self.stage_response(desk, speaks_11)
+    }
+
+    /// Whether nothing of the request or of its answer is left on the backend's connection.
+    fn is_spent(&self, desk: &Desk) -> bool {
+        self.upload == Upload::Sent
+            && self.response.keep_alive
+            && self.response.framing.is_empty()
+            && desk.outbound.is_empty()
     }
 
     fn stage_response(&mut self, desk: &mut Desk, speaks_11: bool) -> Result<(), Outcome> {
@@ -380,6 +440,9 @@ impl<I: Io> Talk<'_, I> {
         };
         let body = if source == Framing::Tunnel { Framing::None } else { source };
         desk.down.begin(body, is_chunked, self.plan.accepts_trailers);
+        if let Some(writer) = self.errand.take_writer() {
+            desk.down.tee(writer);
+        }
         if is_close_delimited {
             // Whatever ends us before the body has ended (a deadline, a stop, a panic) must not look like its end.
             self.client.abort();
@@ -392,7 +455,8 @@ impl<I: Io> Talk<'_, I> {
             accepts_trailers: self.plan.accepts_trailers,
             date: &self.shard.date(),
         };
-        forward::response_head(desk.down.lead(), &desk.response, desk.outbound.held(), &words);
+        let (head, extra) = (desk.outbound.held(), &desk.papers.extra);
+        forward::response_head_saying(desk.down.lead(), &desk.response, head, &words, extra);
         desk.down.drop_listed_trailers(&desk.response.fields, desk.outbound.held());
         desk.outbound.release();
         if !desk.down.is_ended() && !desk.outbound.is_empty() {
@@ -401,7 +465,6 @@ impl<I: Io> Talk<'_, I> {
                 return Err(self.failed(Cause::Malformed(fault.into())));
             }
         }
-        desk.record.head(desk.response.status, self.shard.now());
         Ok(())
     }
 

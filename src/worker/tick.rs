@@ -12,6 +12,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::shard::{Shard, TICK};
@@ -30,6 +31,10 @@ pub(super) async fn run<I: Io>(
     let mut requests = 0;
     let mut rest_at = shard.now();
     loop {
+        let is_busy = is_ticking.get();
+        if let Some(caching) = &shard.caching {
+            caching.tick(shard.now(), is_busy);
+        }
         publish(&shard, &published);
         let now = shard.now();
         let requests_now = shard.counters.get(Count::Requests);
@@ -52,6 +57,22 @@ pub(super) async fn run<I: Io>(
 pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
     published.store_counters(&shard.counters);
     published.store_figures(&shard.figures);
+    if let Some(caching) = &shard.caching {
+        let (counted, held) = caching.figures();
+        let cache = published.cache();
+        for (shared, own) in [
+            (&cache.bytes, held.bytes),
+            (&cache.entries, held.entries as u64),
+            (&cache.objects, held.objects as u64),
+            (&cache.fills, held.fills as u64),
+            (&cache.evicted, counted.evicted),
+            (&cache.expired, counted.expired),
+            (&cache.removed, counted.removed),
+            (&cache.refused, counted.refused),
+        ] {
+            shared.store(own, Ordering::Relaxed);
+        }
+    }
     let picker = shard.picker.borrow();
     published.store_gauges(Gauges {
         connections: shard.connections() as u64,

@@ -166,3 +166,22 @@ fn plans() {
     let plan = Plan::of_request(&head, text, &framing, &settings);
     assert_eq!(plan, Plan::Bypass(Bypass::NoHost));
 }
+
+#[test]
+fn an_operators_url_names_the_key_of_its_request() {
+    for (url, key) in [
+        ("http://H.example/a?b", Some("http://h.example/a?b")),
+        ("HTTP://h:80", Some("http://h/")),
+        ("http://h:8080?q#f", Some("http://h:8080/?q")),
+        ("https://h:443/", Some("https://h/")),
+        ("http://h/%2e/../x", Some("http://h/%2e/../x")),
+        ("ftp://h/", None),
+        ("h/a", None),
+        ("http:///a", None),
+        ("http://h/a b", None),
+        ("", None),
+    ] {
+        let got = balancer::cache::key::of_url(url.as_bytes());
+        assert_eq!(got.as_deref(), key.map(str::as_bytes), "{url}");
+    }
+}

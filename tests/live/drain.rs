@@ -21,14 +21,15 @@ fn requests_in_flight_finish_and_the_exit_is_clean() {
     let mut idle = Client::connect(balancer.address());
     assert_eq!(idle.get("/").status(), 200);
     let mut waiting: Vec<Client> = (0..10).map(|_| Client::connect(balancer.address())).collect();
-    for client in &mut waiting {
-        client.send(b"GET /hold/later HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    // Each asks for something else: for one and the same, all but one would wait for that one.
+    for (n, client) in waiting.iter_mut().enumerate() {
+        let head = format!("GET /hold/later?{n} HTTP/1.1\r\nHost: test\r\n\r\n");
+        client.send(head.as_bytes()).expect("sent");
     }
     let mut half: Vec<Client> = (0..10).map(|_| Client::connect(balancer.address())).collect();
-    for client in &mut half {
-        client
-            .send(b"GET /partial/200000/later?seed=8 HTTP/1.1\r\nHost: test\r\n\r\n")
-            .expect("sent");
+    for (n, client) in half.iter_mut().enumerate() {
+        let head = format!("GET /partial/200000/later?seed=8&n={n} HTTP/1.1\r\nHost: test\r\n\r\n");
+        client.send(head.as_bytes()).expect("sent");
     }
     let mut uploading = Client::connect(balancer.address());
     uploading
@@ -106,8 +107,9 @@ fn a_full_house_lets_its_queue_in_and_closes_the_door() {
     let flags = ["--max-connections", "4", "--cores", &core, "--drain-timeout", "60s"];
     let mut balancer = Balancer::before(&[(&origin, 50)], &flags);
     let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(balancer.address())).collect();
-    for client in &mut clients {
-        client.send(b"GET /hold/later HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+    for (n, client) in clients.iter_mut().enumerate() {
+        let head = format!("GET /hold/later?{n} HTTP/1.1\r\nHost: test\r\n\r\n");
+        client.send(head.as_bytes()).expect("sent");
     }
     wait::until("the house is full", Duration::from_secs(5), || origin.requests() == 4);
     balancer.terminate();

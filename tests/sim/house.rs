@@ -2,21 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::hash::RandomState;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use balancer::balance::{Backend as Member, Category, Score, Slot, Snapshot, Source};
-use balancer::config::{ShardConfig, Timeouts};
+use balancer::cache::store::KeyHasher;
+use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::{Bell, Io};
 use balancer::metrics::{Count, Published};
-use balancer::worker::{Mail, Order, Worker};
+use balancer::worker::{CacheMail, Mail, Order, Worker};
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::backend::Backend;
 use crate::exec::{Outcome, Sim};
-use crate::io::{SimIo, SimListener};
+use crate::io::{SimBell, SimIo, SimListener};
 use crate::toy::{self, Flaw};
 
 /// A worker on a core of its own.
@@ -54,7 +56,7 @@ impl House {
 
     fn furnish<F: Future<Output = ()> + 'static>(
         sim: &Sim,
-        build: impl FnOnce(SimIo, ShardConfig, Vec<SimListener>, Mail) -> F,
+        build: impl FnOnce(SimIo, ShardConfig, Vec<SimListener>, Mail<SimBell>) -> F,
     ) -> Self {
         let io = sim.core();
         let address = SocketAddr::from(([10, 0, 99, 1], 8080));
@@ -62,11 +64,14 @@ impl House {
         let (orders, orders_in) = unbounded();
         let published = Arc::new(Published::new(SLOTS));
         let peer = Arc::new(Published::new(SLOTS));
+        let hasher = KeyHasher::new(RandomState::new());
         let mail = Mail {
             snapshots: snapshots_in,
             orders: orders_in,
             published: published.clone(),
             peers: vec![peer.clone()],
+            cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
+                .pop(),
         };
         let has_ended = Rc::new(Cell::new(false));
         let work = build(io.clone(), config(), vec![io.listen(address)], mail);
@@ -195,7 +200,7 @@ pub fn config() -> ShardConfig {
         connections_max: 1000,
         backend_inflight_max: None,
         queue_length_max: 1024,
-        cache: None,
+        cache: Some(CacheConfig { entries: 1000, bytes: 8 << 20, settings: Default::default() }),
     }
 }
 

@@ -13,7 +13,7 @@ use balancer::io::{Interest, Io, Listener, Stream};
 use balancer::time::DateText;
 use balancer::worker::Mail;
 
-use crate::io::{SimIo, SimListener};
+use crate::io::{SimBell, SimIo, SimListener};
 use crate::peer::{Conn, ready, sleep};
 use crate::wire::{self, Broken, Framing, Head};
 
@@ -43,7 +43,7 @@ pub struct Worker {
     io: SimIo,
     config: ShardConfig,
     listeners: Vec<SimListener>,
-    mail: Mail,
+    mail: Mail<SimBell>,
     flaw: Flaw,
 }
 
@@ -60,7 +60,12 @@ struct Shared {
 }
 
 impl Worker {
-    pub fn new(io: SimIo, config: ShardConfig, listeners: Vec<SimListener>, mail: Mail) -> Self {
+    pub fn new(
+        io: SimIo,
+        config: ShardConfig,
+        listeners: Vec<SimListener>,
+        mail: Mail<SimBell>,
+    ) -> Self {
         Self { io, config, listeners, mail, flaw: Flaw::None }
     }
 

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Generations {
     slots: Box<[AtomicU64]>,
+    purges: AtomicU64,
 }
 
 impl Generations {
@@ -31,7 +32,8 @@ impl Generations {
 
     /// A table of another size, rounded up to a power of two.
     pub fn with_slots(slots: usize) -> Self {
-        Self { slots: (0..slots.next_power_of_two()).map(|_| AtomicU64::new(0)).collect() }
+        let slots = (0..slots.next_power_of_two()).map(|_| AtomicU64::new(0)).collect();
+        Self { slots, purges: AtomicU64::new(0) }
     }
 
     /// The key's present number.
@@ -49,6 +51,17 @@ impl Generations {
         for slot in &self.slots {
             slot.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Purges of many keys by name so far. Who fetches without a lease notes it before and stores nothing when it has
+    /// changed.
+    pub fn purges(&self) -> u64 {
+        self.purges.load(Ordering::Acquire)
+    }
+
+    /// Before keys are removed by name.
+    pub fn count_purge(&self) {
+        self.purges.fetch_add(1, Ordering::Release);
     }
 
     /// A replacement's bump: what is stored becomes unusable, the fetch that replaces it does not. The number it

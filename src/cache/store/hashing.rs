@@ -1,6 +1,6 @@
 //! Tables whose keys are hashes already: keyed per process, so that no client chooses where they fall.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Hashes nothing again. One multiplication spreads numbers that are counted up rather than hashed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,4 +22,25 @@ impl Hasher for Spread {
     fn finish(&self) -> u64 {
         self.0
     }
+}
+
+/// Hashes keys, one for the process: every core must find the same home, and no client may choose it.
+#[derive(Clone, Debug)]
+pub struct KeyHasher(RandomState);
+
+impl KeyHasher {
+    /// A hasher of its own.
+    pub fn new(keys: RandomState) -> Self {
+        Self(keys)
+    }
+
+    /// The 64 bits of a key.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.0.hash_one(key)
+    }
+}
+
+/// Which of `cores` is home to a key. By the low half of the hash; the tables of a core go by other bits.
+pub fn home_of(hash: u64, cores: usize) -> usize {
+    (((hash & 0xffff_ffff) * cores as u64) >> 32) as usize
 }

@@ -32,10 +32,11 @@ pub use body::{
     BODY_BYTES_MAX, Body, BodyState, BodyWriter, Full, Published, SEGMENT_BYTES, take_watchers,
 };
 pub use generations::{GENERATION_SLOTS, Generations};
+pub use hashing::{KeyHasher, home_of};
 pub use l1::{Kept, L1, L1_SLOTS};
 pub use lease::{LEASES_MAX, Lease, WAITERS_MAX, Waiter};
 pub use object::{Handle, Key, OVERHEAD_BYTES, Object, Terms};
-pub use vocabulary::{Answer, Counters, End, Fill, Gauges, Limits, Put, Refusal, Use};
+pub use vocabulary::{Answer, Counters, End, Fill, Gauges, Limits, Put, Refusal, Seek, Use};
 
 use crate::time::Instant;
 use entries::Why;
@@ -126,22 +127,40 @@ impl<P> Store<P> {
         now: Instant,
         judge: impl FnMut(&Object<P>) -> Use,
     ) -> Answer<P> {
+        self.seek(Seek::Any, key, waiter, now, judge)
+    }
+
+    /// As [`lookup`](Self::lookup), for requests whose response is perhaps for nobody else.
+    pub fn seek(
+        &mut self,
+        seek: Seek,
+        key: Key<'_>,
+        waiter: Waiter,
+        now: Instant,
+        judge: impl FnMut(&Object<P>) -> Use,
+    ) -> Answer<P> {
         let (found, object) = self.find(key, judge).map_or((Use::No, None), |(u, o)| (u, Some(o)));
         let generation = self.generations.load(key.hash);
         let deadline = now + self.limits.lease;
         let answer = match (found, object) {
             (Use::Serve, Some(object)) => Answer::Hit { object, refill: None },
             (Use::ServeAndRefill, Some(object)) => {
-                let is_worth_it = !self.leases.is_uncacheable(key.hash, now);
+                let is_worth_it = seek != Seek::Peek && !self.leases.is_uncacheable(key.hash, now);
                 let refill = is_worth_it.then(|| self.leases.take(key, generation, deadline));
                 Answer::Hit { object, refill: refill.flatten() }
             }
-            _ if self.leases.is_uncacheable(key.hash, now) => Answer::Bypass,
+            (_, stale)
+                if seek == Seek::Peek
+                    || seek == Seek::IfStored && stale.is_none()
+                    || self.leases.is_uncacheable(key.hash, now) =>
+            {
+                Answer::Bypass { stale }
+            }
             (_, stale) => {
                 match self.leases.ask(key, generation, waiter, deadline, &mut self.released) {
                     Turn::Fetch(lease) => Answer::Lease { lease, stale },
                     Turn::Wait => Answer::Wait,
-                    Turn::Bypass => Answer::Bypass,
+                    Turn::Bypass => Answer::Bypass { stale },
                 }
             }
         };
@@ -149,7 +168,7 @@ impl<P> Store<P> {
             Answer::Hit { .. } => &mut self.counters.hits,
             Answer::Wait => &mut self.counters.waits,
             Answer::Lease { .. } => &mut self.counters.misses,
-            Answer::Bypass => &mut self.counters.bypassed,
+            Answer::Bypass { .. } => &mut self.counters.bypassed,
         };
         *counted += 1;
         answer
@@ -167,6 +186,7 @@ impl<P> Store<P> {
         let is_its = lease.hash == object.terms().hash;
         debug_assert!(is_its, "a lease is for its own key");
         if !is_its || !self.leases.end(lease, &mut self.released) {
+            object.let_go();
             self.counters.refused += 1;
             return Put::Refused(Refusal::LeaseOver);
         }
@@ -187,7 +207,11 @@ impl<P> Store<P> {
     /// one with the same variant digest.
     pub fn put(&mut self, object: Handle<P>) -> Put {
         let put = match self.admit(&object) {
-            Err(refusal) => Put::Refused(refusal),
+            Err(refusal) => {
+                // Who fetches it on another core learns this way that nobody will ask for it.
+                object.let_go();
+                Put::Refused(refusal)
+            }
             Ok(body) => self.store(object, body),
         };
         match put {

@@ -245,7 +245,7 @@ proptest! {
                             assert!(!leases.contains(&lease));
                             leases.push(lease);
                         }
-                        Answer::Bypass => {}
+                        Answer::Bypass { .. } => {}
                         Answer::Hit { .. } => unreachable!("nothing is fresh here"),
                     }
                 }

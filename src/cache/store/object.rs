@@ -79,6 +79,11 @@ impl<P> Object<P> {
             && self.body.published().state != BodyState::Aborted
     }
 
+    /// Whether the store has let it go, or never took it: nobody will find it any more.
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+
     /// What it weighs with `body_bytes` of its body, index and all.
     pub(super) fn weight(&self, body_bytes: u64) -> u64 {
         let own = size_of::<Self>() as u64 + OVERHEAD_BYTES;

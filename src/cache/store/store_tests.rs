@@ -304,14 +304,14 @@ fn uncacheable_and_late_keys_do_not_queue_up() {
     assert!(matches!(ask(&mut store, 1, 0, Use::Serve), Answer::Wait));
     store.end(first, End::Uncacheable(at(3000)));
     assert_eq!(store.take_released().count(), 1);
-    assert!(matches!(ask(&mut store, 1, 2999, Use::Serve), Answer::Bypass));
+    assert!(matches!(ask(&mut store, 1, 2999, Use::Serve), Answer::Bypass { .. }));
     let second = lease(&mut store, 1, 3000);
     assert!(matches!(ask(&mut store, 1, 4000, Use::Serve), Answer::Wait));
     store.expire(at(12_999), 10);
     assert_eq!(store.take_released().count(), 0);
     store.expire(at(13_000), 10);
     assert_eq!(store.take_released().count(), 1);
-    assert!(matches!(ask(&mut store, 1, 14_999, Use::Serve), Answer::Bypass));
+    assert!(matches!(ask(&mut store, 1, 14_999, Use::Serve), Answer::Bypass { .. }));
     assert_eq!(store.open(second, whole(1, 0, 1)), Put::Refused(Refusal::LeaseOver));
     lease(&mut store, 1, 15_000);
     assert_eq!(store.counters().late_leases, 1);

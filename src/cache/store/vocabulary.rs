@@ -31,6 +31,17 @@ pub enum Use {
     Refill,
 }
 
+/// How far a request is taken that finds nothing it may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// It fetches for all, or waits for who does.
+    Any,
+    /// The same if something is stored that could be validated; otherwise it goes on its own.
+    IfStored,
+    /// It goes on its own.
+    Peek,
+}
+
 /// What a request is to do.
 #[derive(Debug)]
 pub enum Answer<P> {
@@ -50,8 +61,11 @@ pub enum Answer<P> {
         /// What could be validated.
         stale: Option<Handle<P>>,
     },
-    /// Fetch it for yourself; nothing will be stored.
-    Bypass,
+    /// Fetch it for yourself, without a lease.
+    Bypass {
+        /// What could be validated, or served if the origin fails.
+        stale: Option<Handle<P>>,
+    },
 }
 
 /// What became of an object.
