@@ -1,4 +1,5 @@
-//! After warm-up a proxied keep-alive request allocates nothing: counted on the worker's thread, real driver, real sockets.
+//! After warm-up neither a proxied keep-alive request nor a cache hit allocates: counted on the workers' threads, real
+//! driver, real sockets. Two workers, so that half of the keys are at home on the other one.
 //!
 //! One test in this file, because the counter is global to the process.
 
@@ -8,7 +9,6 @@ mod counting;
 use std::hash::RandomState;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::slice::from_ref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +17,14 @@ use balancer::cache::store::KeyHasher;
 use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::Bell as _;
 use balancer::io::{executor, listen, wake::Bell};
-use balancer::metrics::Published;
+use balancer::metrics::{Count, Published};
 use balancer::worker::{CacheMail, Mail, Order, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 #[test]
 fn a_proxied_request_allocates_nothing_after_warm_up() {
-    let worker = start_worker(start_origin());
+    let workers = start_workers(start_origin());
+    let worker = &workers[0];
     let mut client = TcpStream::connect(worker.address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     client.set_nodelay(true).unwrap();
@@ -43,9 +44,24 @@ fn a_proxied_request_allocates_nothing_after_warm_up() {
             assert!(before > before_warm_up, "the counter counts: warm-up cannot do without");
         }
     }
-    worker.orders.send(Order::Stop).unwrap();
-    worker.bell.ring();
-    worker.thread.join().unwrap();
+    let hits: Vec<u8> =
+        (0..KEYS).flat_map(|n| CACHED.replace('#', &n.to_string()).into_bytes()).collect();
+    rounds(&mut client, &hits, KEYS * BODY.len());
+    let before = counting::calls();
+    rounds(&mut client, &hits, KEYS * BODY.len());
+    let spent = counting::calls() - before;
+    assert!(
+        spent <= TOUCHES_MAX,
+        "{spent} allocations in {} cache hits, on the own core and by handle",
+        KEYS as u32 * ROUNDS
+    );
+    let own: u64 = workers.iter().map(|worker| worker.published.count(Count::CacheHits)).sum();
+    assert!(own >= u64::from(ROUNDS) * KEYS as u64, "they were hits: {own}");
+    for worker in workers {
+        worker.orders.send(Order::Stop).unwrap();
+        worker.bell.ring();
+        worker.thread.join().unwrap();
+    }
 }
 
 /// Sends `request` again and again, each time after the answer to the one before.
@@ -80,9 +96,11 @@ fn start_origin() -> SocketAddr {
                     }
                     seen.extend_from_slice(&buffer[..n]);
                     while let Some(end) = whole_request(&seen) {
+                        let is_cached = seen.starts_with(b"GET /cached");
                         seen.drain(..end);
                         let head = format!(
-                            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+                            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{}Content-Length: {}\r\n\r\n",
+                            if is_cached { "Cache-Control: max-age=3600\r\n" } else { "" },
                             BODY.len()
                         );
                         connection.write_all(&[head.as_bytes(), BODY].concat()).unwrap();
@@ -112,13 +130,32 @@ struct Running {
     address: SocketAddr,
     orders: Sender<Order>,
     bell: Bell,
+    published: Arc<Published>,
     thread: std::thread::JoinHandle<()>,
 }
 
-fn start_worker(origin: SocketAddr) -> Running {
+/// Two workers that share a cache, each with a port of its own.
+fn start_workers(origin: SocketAddr) -> Vec<Running> {
+    let bells = [Bell::new().unwrap(), Bell::new().unwrap()];
+    let published = [Arc::new(Published::new(8)), Arc::new(Published::new(8))];
+    let hasher = KeyHasher::new(RandomState::new());
+    let mails = CacheMail::for_cores(&bells, &published, &hasher);
+    (mails.into_iter().zip(bells).zip(published).enumerate())
+        .map(|(number, ((mail, bell), published))| {
+            start_worker(number, origin, mail, bell, published)
+        })
+        .collect()
+}
+
+fn start_worker(
+    worker: usize,
+    origin: SocketAddr,
+    cache: CacheMail<Bell>,
+    bell: Bell,
+    published: Arc<Published>,
+) -> Running {
     let mut bound = listen::bind(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
     let (address, listener) = (bound.addresses[0], bound.workers[0].remove(0));
-    let bell = Bell::new().unwrap();
     let (to_worker, snapshots) = bounded(1);
     let (orders, inbox) = unbounded();
     let backend = Backend {
@@ -137,11 +174,9 @@ fn start_worker(origin: SocketAddr) -> Running {
         ..Snapshot::empty()
     };
     to_worker.send(Arc::new(snapshot)).unwrap();
-    let published = Arc::new(Published::new(8));
-    let hasher = KeyHasher::new(RandomState::new());
-    let cache = CacheMail::for_cores(from_ref(&bell), from_ref(&published), &hasher).pop();
     let peers = vec![Arc::new(Published::new(8))];
-    let mail = Mail { snapshots, orders: inbox, published, peers, cache };
+    let mail =
+        Mail { snapshots, orders: inbox, published: published.clone(), peers, cache: Some(cache) };
     let thread = std::thread::spawn({
         let bell = bell.clone();
         move || {
@@ -149,7 +184,7 @@ fn start_worker(origin: SocketAddr) -> Running {
             let served = executor::run(None, bell, |driver| async move {
                 let listener = driver.listener(listener).unwrap();
                 let config = ShardConfig {
-                    worker: 0,
+                    worker,
                     balance: Balance::Bounded,
                     timeouts: Timeouts::default(),
                     head: Default::default(),
@@ -168,9 +203,13 @@ fn start_worker(origin: SocketAddr) -> Running {
             served.unwrap();
         }
     });
-    Running { address, orders, bell, thread }
+    Running { address, orders, bell, published, thread }
 }
 
+const KEYS: usize = 16;
+/// What is at home elsewhere is reported there now and then, and a channel allocates in blocks.
+const TOUCHES_MAX: u64 = 8;
+const CACHED: &str = "GET /cached/# HTTP/1.1\r\nHost: example.com\r\nAccept: */*\r\n\r\n";
 const ROUNDS: u32 = 2_000;
 const BODY: &[u8] = &[b'~'; 700];
 const GET: &[u8] =

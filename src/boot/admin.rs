@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use super::banner::agent_url;
 use super::error::Error;
 use crate::config::{Config, Stated};
-use crate::control::admin::{Desk, Opening};
+use crate::control::admin::{Desk, Opening, Purger};
 use crate::io::driver::Driver;
 use crate::io::{Io, listen};
 
@@ -41,6 +41,7 @@ impl AdminSocket {
         self,
         driver: &Driver,
         config: &Config,
+        purge: Option<Purger>,
     ) -> Result<Desk<<Driver as Io>::Listener>, String> {
         let listener = driver.listener(self.listener);
         Ok(Desk {
@@ -49,7 +50,7 @@ impl AdminSocket {
             opening: Opening {
                 listens_on: self.address,
                 values: self.values,
-                purge: None,
+                purge,
                 agent_url: config.agent.as_ref().map(agent_url),
             },
         })

@@ -16,6 +16,7 @@ use super::error::Error;
 use crate::balance::{REPORTS_MAX, SLOTS_MAX};
 use crate::cache::store::KeyHasher;
 use crate::config::Config;
+use crate::control::admin::Purger;
 use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
@@ -84,6 +85,7 @@ impl Process {
         // Keyed anew in each process: no client can tell where its keys fall.
         let hasher = KeyHasher::new(RandomState::new());
         let parcels = CacheMail::for_cores(&bells, &published, &hasher);
+        let purger = parcels.first().filter(|_| config.cache.is_some()).map(CacheMail::purger);
         for (own, (bell, cache)) in bells.into_iter().zip(parcels).enumerate() {
             let (orders, inbox) = unbounded();
             let (subscriber, snapshots) = Subscriber::new(bell.clone());
@@ -115,7 +117,10 @@ impl Process {
                 orders: inbox,
                 lookup: control::system_lookup,
             };
-            let desk = admin.map(|admin| admin.desk(&driver, &settings)).transpose()?;
+            let purge = purger.map(|purger| -> Purger {
+                Box::new(move |purge, count| purger.purge(purge, count))
+            });
+            let desk = admin.map(|admin| admin.desk(&driver, &settings, purge)).transpose()?;
             control::run(driver, &settings, surroundings, desk).await;
             Ok(())
         })?;

@@ -45,6 +45,10 @@ pub enum Count {
     CacheBypasses,
     CacheStores,
     CacheFillsBroken,
+    CacheEvicted,
+    CacheExpired,
+    CacheRemoved,
+    CacheRefused,
     BytesFromClients,
     BytesToClients,
 }
@@ -131,6 +135,26 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         "balancer_cache_fills_broken_total",
         "Bodies whose storing ended before they did, behind their client's back.",
     ),
+    (
+        Count::CacheEvicted,
+        "balancer_cache_evicted_total",
+        "Stored responses that made room for others.",
+    ),
+    (
+        Count::CacheExpired,
+        "balancer_cache_expired_total",
+        "Stored responses collected when they were past every use.",
+    ),
+    (
+        Count::CacheRemoved,
+        "balancer_cache_removed_total",
+        "Stored responses removed by a purge or by their origin's word.",
+    ),
+    (
+        Count::CacheRefused,
+        "balancer_cache_refused_total",
+        "Responses the store did not take: too large, too late or overtaken by an invalidation.",
+    ),
     (Count::BytesFromClients, "balancer_client_bytes_received_total", "Bytes read from clients."),
     (Count::BytesToClients, "balancer_client_bytes_sent_total", "Bytes written to clients."),
 ];
@@ -151,6 +175,11 @@ impl Counters {
     pub fn add(&self, count: Count, n: u64) {
         let cell = &self.0[count as usize];
         cell.set(cell.get().wrapping_add(n));
+    }
+
+    /// Takes over a total that is counted elsewhere.
+    pub fn set(&self, count: Count, total: u64) {
+        self.0[count as usize].set(total);
     }
 
     /// The total so far.
@@ -213,6 +242,12 @@ pub struct Gauges {
     pub queue_depth: u64,
     /// Idle connections to backends.
     pub pool_idle: u64,
+    /// Memory the core's part of the cache holds.
+    pub cache_bytes: u64,
+    /// Keys in it.
+    pub cache_entries: u64,
+    /// Responses on their way into it.
+    pub cache_fills: u64,
 }
 
 /// A kind of duration that cores measure.
@@ -268,6 +303,9 @@ pub struct Published {
     total_in_flight: AtomicU64,
     queue_depth: AtomicU64,
     pool_idle: AtomicU64,
+    cache_bytes: AtomicU64,
+    cache_entries: AtomicU64,
+    cache_fills: AtomicU64,
     /// Monotonic time of the last tick in ns.
     beat_ns: AtomicU64,
     /// How long the core had slept by then in ns.
@@ -278,21 +316,6 @@ pub struct Published {
     faults: [AtomicU64; FAULTS.len()],
     slots: SharedSlots,
     in_flight: InFlight,
-    cache: CacheFigures,
-}
-
-/// What a shard of the cache holds, and what left it: gauges, then totals.
-#[derive(Debug, Default)]
-#[expect(missing_docs, reason = "each is the name of what it tells")]
-pub struct CacheFigures {
-    pub bytes: AtomicU64,
-    pub entries: AtomicU64,
-    pub objects: AtomicU64,
-    pub fills: AtomicU64,
-    pub evicted: AtomicU64,
-    pub expired: AtomicU64,
-    pub removed: AtomicU64,
-    pub refused: AtomicU64,
 }
 
 impl Published {
@@ -305,6 +328,9 @@ impl Published {
             total_in_flight: AtomicU64::new(0),
             queue_depth: AtomicU64::new(0),
             pool_idle: AtomicU64::new(0),
+            cache_bytes: AtomicU64::new(0),
+            cache_entries: AtomicU64::new(0),
+            cache_fills: AtomicU64::new(0),
             beat_ns: AtomicU64::new(0),
             slept_ns: AtomicU64::new(0),
             codes: [const { AtomicU64::new(0) }; CODES],
@@ -313,7 +339,6 @@ impl Published {
             faults: [const { AtomicU64::new(0) }; FAULTS.len()],
             slots: SharedSlots::new(slots),
             in_flight: InFlight::new(slots),
-            cache: CacheFigures::default(),
         }
     }
 
@@ -341,6 +366,9 @@ impl Published {
         self.total_in_flight.store(gauges.in_flight, Ordering::Relaxed);
         self.queue_depth.store(gauges.queue_depth, Ordering::Relaxed);
         self.pool_idle.store(gauges.pool_idle, Ordering::Relaxed);
+        self.cache_bytes.store(gauges.cache_bytes, Ordering::Relaxed);
+        self.cache_entries.store(gauges.cache_entries, Ordering::Relaxed);
+        self.cache_fills.store(gauges.cache_fills, Ordering::Relaxed);
     }
 
     /// Called by the owning core only.
@@ -351,11 +379,6 @@ impl Published {
     /// How long the core has slept by its beat. Called by the owning core only.
     pub fn store_slept(&self, ns: u64) {
         self.slept_ns.store(ns, Ordering::Relaxed);
-    }
-
-    /// The shard's part of the cache. Stored by the owning core only, relaxed.
-    pub const fn cache(&self) -> &CacheFigures {
-        &self.cache
     }
 
     /// Where the rows of newly listed backends are made. Called by the owning core only.
@@ -396,6 +419,9 @@ impl Published {
             in_flight: self.total_in_flight.load(Ordering::Relaxed),
             queue_depth: self.queue_depth.load(Ordering::Relaxed),
             pool_idle: self.pool_idle.load(Ordering::Relaxed),
+            cache_bytes: self.cache_bytes.load(Ordering::Relaxed),
+            cache_entries: self.cache_entries.load(Ordering::Relaxed),
+            cache_fills: self.cache_fills.load(Ordering::Relaxed),
         }
     }
 

@@ -47,7 +47,7 @@ use crate::balance::Snapshot;
 use crate::config::ShardConfig;
 use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
-pub use caching::{CacheMail, Purge, Purger};
+pub use caching::{CacheMail, Purger};
 use client::Client;
 use conn::{Bursts, burst, serve};
 use shard::{DESKS_KEPT_MAX, Shard};

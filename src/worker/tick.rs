@@ -12,7 +12,6 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::shard::{Shard, TICK};
@@ -55,30 +54,30 @@ pub(super) async fn run<I: Io>(
 
 /// Writes the core's totals where others read them. The epoch comes last: who sees it sees the rest.
 pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
+    let held = shard.caching.as_ref().map(|caching| {
+        let (counted, held) = caching.figures();
+        for (count, total) in [
+            (Count::CacheEvicted, counted.evicted),
+            (Count::CacheExpired, counted.expired),
+            (Count::CacheRemoved, counted.removed),
+            (Count::CacheRefused, counted.refused),
+        ] {
+            shard.counters.set(count, total);
+        }
+        held
+    });
+    let held = held.unwrap_or_default();
     published.store_counters(&shard.counters);
     published.store_figures(&shard.figures);
-    if let Some(caching) = &shard.caching {
-        let (counted, held) = caching.figures();
-        let cache = published.cache();
-        for (shared, own) in [
-            (&cache.bytes, held.bytes),
-            (&cache.entries, held.entries as u64),
-            (&cache.objects, held.objects as u64),
-            (&cache.fills, held.fills as u64),
-            (&cache.evicted, counted.evicted),
-            (&cache.expired, counted.expired),
-            (&cache.removed, counted.removed),
-            (&cache.refused, counted.refused),
-        ] {
-            shared.store(own, Ordering::Relaxed);
-        }
-    }
     let picker = shard.picker.borrow();
     published.store_gauges(Gauges {
         connections: shard.connections() as u64,
         in_flight: picker.total_in_flight(),
         queue_depth: shard.queue.borrow().len() as u64,
         pool_idle: shard.pool.borrow().idle() as u64,
+        cache_bytes: held.bytes,
+        cache_entries: held.entries as u64,
+        cache_fills: held.fills as u64,
     });
     published.store_slept(u64::try_from(shard.io.slept().as_nanos()).unwrap_or(u64::MAX));
     published.store_beat(shard.now().as_ns());

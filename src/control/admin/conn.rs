@@ -12,9 +12,9 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 
 use super::hall::Hall;
-use super::purge::PurgeOrder;
 use super::reply::{Reply, stream_head};
 use super::route::{Deed, Scene, route};
+use crate::cache::Purge;
 use crate::http::{
     Answer, Framing, HeadLimits, HeadScan, Method, Reject, RequestHead, Version, answer, framing,
 };
@@ -240,10 +240,10 @@ fn has_left(stream: &impl Stream) -> bool {
 }
 
 /// Tells the cores and counts what they forgot.
-async fn purge<I: Io>(hall: &Hall<I>, order: PurgeOrder) -> Reply {
+async fn purge<I: Io>(hall: &Hall<I>, order: Purge) -> Reply {
     let Some(purge) = &hall.purge else { return Reply::text(501, "There is no cache.\n") };
     let (count, counts) = unbounded();
-    let cores = purge(order, count);
+    let cores = purge(order, &count);
     let (mut answered, mut removed) = (0, 0);
     let until = hall.io.now() + PURGE_MAX;
     let pause = hall.io.timer();

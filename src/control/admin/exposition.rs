@@ -99,6 +99,11 @@ fn cores(text: &mut Text, look: &Look<'_>) {
     gauge("balancer_in_flight", "Requests in flight to backends.", &|gauges| gauges.in_flight);
     gauge("balancer_queue_depth", "Requests waiting for a backend.", &|gauges| gauges.queue_depth);
     gauge("balancer_pool_idle", "Idle connections to backends.", &|gauges| gauges.pool_idle);
+    gauge("balancer_cache_bytes", "Memory the cache holds.", &|gauges| gauges.cache_bytes);
+    gauge("balancer_cache_entries", "Keys in the cache.", &|gauges| gauges.cache_entries);
+    gauge("balancer_cache_fills", "Responses on their way into the cache.", &|gauges| {
+        gauges.cache_fills
+    });
     text.family(Kind::Gauge, "balancer_core_epoch", "Epoch of the snapshot the core applies.");
     for (core, name) in cores.iter().zip(&names) {
         text.count(&[("core", name)], core.epoch);

@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use super::frame::Frame;
 use super::look::Look;
-use super::purge::Purge;
+use super::purge::Purger;
 use super::tally::Tally;
 use crate::config::Stated;
 use crate::control::board::Board;
@@ -21,7 +21,7 @@ pub(super) struct Hall<I: Io> {
     pub tally: RefCell<Tally>,
     pub values: Vec<Stated>,
     pub listens_on: SocketAddr,
-    pub purge: Option<Purge>,
+    pub purge: Option<Purger>,
     pub agent_url: Option<String>,
     pub date: RefCell<DateText>,
     began: Instant,

@@ -137,6 +137,10 @@ impl Look<'_> {
             cache: (METRICS.iter().zip(core.counts))
                 .filter(|((_, name, _), _)| name.starts_with(CACHE_PREFIX))
                 .map(|((_, name, _), count)| ((*name).to_owned(), count))
+                .chain([
+                    ("balancer_cache_bytes".to_owned(), core.gauges.cache_bytes),
+                    ("balancer_cache_entries".to_owned(), core.gauges.cache_entries),
+                ])
                 .collect(),
         };
         self.tally.cores.iter().map(one).collect()

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use guard::PURGE_FIELD;
-pub use purge::{Purge, PurgeOrder};
+pub use purge::Purger;
 pub use tables::aligned;
 
 use super::board::Board;
@@ -57,7 +57,7 @@ pub struct Opening {
     /// The settings in force.
     pub values: Vec<Stated>,
     /// The way to the cache, if there is one.
-    pub purge: Option<Purge>,
+    pub purge: Option<Purger>,
     /// The agent's URL, if there is an agent.
     pub agent_url: Option<String>,
 }

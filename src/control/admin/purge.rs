@@ -1,58 +1,29 @@
-//! What an operator wants forgotten by the cache: read from a query, handed on, counted. It knows no cache.
+//! What an operator wants forgotten by the cache: read from a query, handed on, counted.
 
 use crossbeam_channel::Sender;
 
-/// An order to forget.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PurgeOrder {
-    /// All variants of one URL, `http://host/path?query`, its host in lower case.
-    Exact(Vec<u8>),
-    /// Everything whose URL begins so.
-    Prefix(Vec<u8>),
-    /// Everything.
-    All,
-}
+use crate::cache::{Purge, key};
 
 /// Hands an order to every core and returns how many there are; each sends how many responses it forgot.
-pub type Purge = Box<dyn Fn(PurgeOrder, Sender<usize>) -> usize + Send>;
+pub type Purger = Box<dyn Fn(Purge, &Sender<usize>) -> usize + Send>;
 
-impl PurgeOrder {
-    /// Reads `url=…`, `prefix=…` or `all`, percent-encoded.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn of_query(query: &[u8]) -> Result<Self, &'static str> {
-        let mut parts = query.split(|&byte| byte == b'&').filter(|part| !part.is_empty());
-        let (Some(part), None) = (parts.next(), parts.next()) else { return Err(WANTED) };
-        if part == b"all" || part == b"all=" {
-            return Ok(Self::All);
-        }
-        let at = part.iter().position(|&byte| byte == b'=').ok_or(WANTED)?;
-        let text = decoded(&part[at + 1..]).ok_or("a percent sign without two hex digits\n")?;
-        match &part[..at] {
-            b"url" => Ok(Self::Exact(normal(&text).ok_or(NO_URL)?)),
-            b"prefix" => Ok(Self::Prefix(normal(&text).ok_or(NO_URL)?)),
-            _ => Err(WANTED),
-        }
+/// Reads `url=…`, `prefix=…` or `all`, percent-encoded.
+///
+/// # Errors
+/// A sentence for the operator.
+pub(super) fn of_query(query: &[u8]) -> Result<Purge, &'static str> {
+    let mut parts = query.split(|&byte| byte == b'&').filter(|part| !part.is_empty());
+    let (Some(part), None) = (parts.next(), parts.next()) else { return Err(WANTED) };
+    if part == b"all" || part == b"all=" {
+        return Ok(Purge::All);
     }
-}
-
-/// A URL as the cache's keys begin: scheme and host in lower case, the default port left out, the rest as it is. A host
-/// without path means its root.
-fn normal(url: &[u8]) -> Option<Vec<u8>> {
-    let (scheme, port) = SCHEMES.iter().find(|(scheme, _)| {
-        url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    })?;
-    let rest = &url[scheme.len()..];
-    let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
-    let (host, path) = rest.split_at(end);
-    let host = host.strip_suffix(*port).unwrap_or(host);
-    let is_clean = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
-    if host.is_empty() || !rest.iter().all(is_clean) {
-        return None;
+    let at = part.iter().position(|&byte| byte == b'=').ok_or(WANTED)?;
+    let text = decoded(&part[at + 1..]).ok_or("a percent sign without two hex digits\n")?;
+    match &part[..at] {
+        b"url" => Ok(Purge::Exact(key::of_url(&text).ok_or(NO_URL)?)),
+        b"prefix" => Ok(Purge::Prefix(key::of_url(&text).ok_or(NO_URL)?)),
+        _ => Err(WANTED),
     }
-    let slash: &[u8] = if path.first() == Some(&b'/') { b"" } else { b"/" };
-    Some([*scheme, &host.to_ascii_lowercase()[..], slash, path].concat())
 }
 
 /// Percent-decoding. A `+` stays what it is: this is a URL, not a form.
@@ -73,7 +44,6 @@ fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-const SCHEMES: [(&[u8], &[u8]); 2] = [(b"http://", b":80"), (b"https://", b":443")];
 const WANTED: &str =
     "say what: POST /cache/purge?url=http://host/path, ?prefix=http://host/path, or ?all\n";
 const NO_URL: &str = "not a URL of the cache: http://host/path, percent-encoded\n";
@@ -84,16 +54,16 @@ mod tests {
 
     #[test]
     fn orders_are_read_and_nothing_is_guessed() {
-        let exact = |text: &str| Ok(PurgeOrder::Exact(text.into()));
+        let exact = |text: &str| Ok(Purge::Exact(text.into()));
         for (query, order) in [
             ("url=http://App.Example/a%20b", Err(NO_URL)),
             ("url=http://App.Example/a?b=1", exact("http://app.example/a?b=1")),
             ("url=http%3A%2F%2Fapp%3A8080%2Fa%3Fb%3D1%26c", exact("http://app:8080/a?b=1&c")),
             ("url=HTTP://app", exact("http://app/")),
             ("url=http://app?q", exact("http://app/?q")),
-            ("prefix=http://app/img/", Ok(PurgeOrder::Prefix(b"http://app/img/".to_vec()))),
-            ("all", Ok(PurgeOrder::All)),
-            ("&all&", Ok(PurgeOrder::All)),
+            ("prefix=http://app/img/", Ok(Purge::Prefix(b"http://app/img/".to_vec()))),
+            ("all", Ok(Purge::All)),
+            ("&all&", Ok(Purge::All)),
             ("", Err(WANTED)),
             ("everything", Err(WANTED)),
             ("url=http://a/&prefix=http://b/", Err(WANTED)),
@@ -110,7 +80,7 @@ mod tests {
             ("url=http://app/%2", Err("a percent sign without two hex digits\n")),
             ("url=http://app/%zz", Err("a percent sign without two hex digits\n")),
         ] {
-            assert_eq!(PurgeOrder::of_query(query.as_bytes()), order, "{query}");
+            assert_eq!(of_query(query.as_bytes()), order, "{query}");
         }
     }
 }

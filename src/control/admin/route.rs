@@ -2,9 +2,10 @@
 
 use super::guard::{PURGE_FIELD, may_change, may_look};
 use super::look::{Look, has_share};
-use super::purge::PurgeOrder;
+use super::purge;
 use super::reply::Reply;
 use super::{exposition, tables};
+use crate::cache::Purge;
 use crate::config::Stated;
 use crate::control::board::Stage;
 use crate::http::{Method, RequestHead};
@@ -19,7 +20,7 @@ pub(super) enum Deed {
     /// It gets a frame every second.
     Stream,
     /// The cache is told, then it is answered.
-    Purge(PurgeOrder),
+    Purge(Purge),
 }
 
 /// What routes look at.
@@ -46,7 +47,7 @@ pub(super) fn route(scene: &Scene<'_>, head: &RequestHead, bytes: &[u8]) -> Deed
     let answer = match path {
         b"/cache/purge" if head.method == Method::Post => {
             let field = head.fields.named(PURGE_FIELD.as_bytes(), bytes).next();
-            return match may_change(host, field).map(|()| PurgeOrder::of_query(query)) {
+            return match may_change(host, field).map(|()| purge::of_query(query)) {
                 Ok(Ok(order)) => Deed::Purge(order),
                 Ok(Err(why)) => Deed::Answer(Reply::text(400, why)),
                 Err(why) => Deed::Answer(Reply::text(403, why)),

@@ -155,7 +155,7 @@ fn a_purge_is_guarded() {
         house.ask(&format!("POST {target} HTTP/1.1\r\n{fields}Content-Length: 0\r\n\r\n"))
     };
     let own = "Host: 127.0.0.1:9900\r\nX-Balancer-Purge: yes\r\n";
-    assert_eq!(purge("/cache/purge?all", own), Deed::Purge(PurgeOrder::All));
+    assert_eq!(purge("/cache/purge?all", own), Deed::Purge(Purge::All));
     for (target, fields, status) in [
         ("/cache/purge?all", "Host: 127.0.0.1:9900\r\n", 403),
         ("/cache/purge?all", "Host: 127.0.0.1:9900\r\nX-Balancer-Purge:\r\n", 403),

@@ -299,6 +299,7 @@ impl<I: Io> Errand<I> {
             );
             let is_possible = length.is_some() || served == Serve::NotModified;
             if served != Serve::Full && is_possible {
+                self.shard.counters.add(Count::CacheMisses, 1);
                 let held = Held::Own(filling.object.clone());
                 let status = CacheStatus::Forward(self.forwarded(true));
                 return Reception::Follow(Stock { held, status });
@@ -481,6 +482,7 @@ impl<I: Io> Errand<I> {
     }
 
     fn relay(&self, desk: &mut Desk, is_stored: bool) -> Reception {
+        self.shard.counters.add(Count::CacheMisses, 1);
         let status = CacheStatus::Forward(self.forwarded(is_stored));
         status.write(&mut desk.papers.extra);
         Reception::Relay

@@ -2,11 +2,11 @@
 
 use crossbeam_channel::Sender;
 
-use super::parcel::{Parcel, Purge, Question};
+use super::parcel::{Parcel, Question};
 use super::waits::{News, Ticket};
 use super::{Caching, Held, Scratch};
 use crate::cache::store::{Answer, End, Fill, Handle, Key, Lease, Put};
-use crate::cache::{Query, Representation};
+use crate::cache::{Purge, Query, Representation};
 use crate::http::Fields;
 use crate::io::Io;
 use crate::time::{Instant, WallTime};
@@ -35,10 +35,7 @@ impl<I: Io> Caching<I> {
                     self.tell_released();
                 }
                 Parcel::Forget(hash, key) => self.forget_here(hash, &key),
-                Parcel::Touched(hashes) => {
-                    let mut store = self.store.borrow_mut();
-                    hashes.iter().for_each(|&hash| store.touch(hash));
-                }
+                Parcel::Touched(hash) => self.store.borrow_mut().touch(hash),
                 Parcel::Purge(purge, count) => self.purge(&purge, &count),
             }
         }

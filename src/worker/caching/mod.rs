@@ -44,7 +44,7 @@ use waits::{Ticket, Waits};
 
 pub(super) use errand::{Errand, Reception};
 pub(super) use fill::take_over;
-pub use parcel::{CacheMail, Purge, Purger};
+pub use parcel::{CacheMail, Purger};
 pub(super) use seek::{Begun, begin};
 pub(super) use serving::{Stock, serve, serve_rest};
 
@@ -61,8 +61,6 @@ pub(super) struct Caching<I: Io> {
     marks: RefCell<Marks>,
     waits: RefCell<Waits>,
     scratch: RefCell<Scratch>,
-    /// By home: hashes of what was served from handles since they were last told.
-    touched: RefCell<Vec<Vec<u64>>>,
 }
 
 /// Memory for judging stored responses.
@@ -108,7 +106,6 @@ impl<I: Io> Caching<I> {
             marks: RefCell::new(Marks::new()),
             waits: RefCell::default(),
             scratch: RefCell::default(),
-            touched: RefCell::new(cores.iter().map(|_| Vec::new()).collect()),
             generations,
             hasher,
             cores,
@@ -160,16 +157,13 @@ impl<I: Io> Caching<I> {
         self.store.borrow_mut().expire(now, budget);
         self.tell_released();
         if self.cores.len() > 1 {
-            let mut touched = self.touched.borrow_mut();
-            self.l1.borrow_mut().sweep(now, budget, |hash| touched[self.home_of(hash)].push(hash));
-            for (home, hashes) in touched.iter_mut().enumerate().filter(|(_, all)| !all.is_empty())
-            {
-                if self.cores[home].takes_questions() {
-                    self.cores[home].send(Parcel::Touched(std::mem::take(hashes)));
-                } else {
-                    hashes.clear();
+            self.l1.borrow_mut().sweep(now, budget, |hash| {
+                let home = &self.cores[self.home_of(hash)];
+                // A hint, for which nobody's inbox need overflow.
+                if home.takes_questions() {
+                    home.send(Parcel::Touched(hash));
                 }
-            }
+            });
         }
     }
 

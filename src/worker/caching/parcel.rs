@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::waits::Ticket;
 use crate::cache::store::{Answer, End, Generations, Handle, KeyHasher, Lease, Seek, Waiter};
-use crate::cache::{Representation, RequestDirectives};
+use crate::cache::{Purge, Representation, RequestDirectives};
 use crate::io::Bell;
 use crate::metrics::Published;
 use crate::time::Instant;
@@ -59,19 +59,13 @@ pub struct Purger<B> {
 }
 
 impl<B: Bell> Purger<B> {
-    /// Asks every core to forget. Each core that has done so sends the number of responses that were; the sum of as
-    /// many as there are cores is the whole. Invalidation is in force for requests that begin after that.
-    pub fn purge(&self, purge: Purge) -> Receiver<usize> {
+    /// Asks every core to forget. Each core that has done so sends `count` the number of responses that were. How many
+    /// cores were asked.
+    pub fn purge(&self, purge: Purge, count: &Sender<usize>) -> usize {
         let purge = Arc::new(purge);
-        let (count, counts) = unbounded();
         for core in &self.cores {
             core.send(Parcel::Purge(purge.clone(), count.clone()));
         }
-        counts
-    }
-
-    /// How many cores answer.
-    pub fn cores(&self) -> usize {
         self.cores.len()
     }
 }
@@ -126,8 +120,8 @@ pub(super) enum Parcel {
     Put(Handle<Representation>),
     /// Nothing of this key may be kept.
     Forget(u64, Box<[u8]>),
-    /// Keys of these hashes were served elsewhere.
-    Touched(Vec<u64>),
+    /// Keys of this hash were served elsewhere.
+    Touched(u64),
     /// The operator wants something forgotten; the count of responses that were goes back.
     Purge(Arc<Purge>, Sender<usize>),
 }
@@ -142,17 +136,6 @@ pub(super) struct Question {
     /// The key, then the request's head.
     pub text: Box<[u8]>,
     pub key_bytes: usize,
-}
-
-/// What an operator wants forgotten.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// All variants under this key ([`crate::cache::key::of_url`]).
-    Exact(Vec<u8>),
-    /// Everything whose key begins so.
-    Prefix(Vec<u8>),
-    /// Everything.
-    All,
 }
 
 /// Parcels a core may have before it before further questions go past it.

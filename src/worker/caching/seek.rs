@@ -100,7 +100,6 @@ pub(in crate::worker) async fn begin<I: Io>(
                 let next = answer::refuse_with(shard, client, desk, plan, refusal).await;
                 return Begun::Answered(next);
             }
-            shard.counters.add(Count::CacheMisses, 1);
             let mut errand = Errand::new(shard, Kind::Lookup(lookup));
             errand.asking = asking(desk, &lookup, lease, stale.as_ref());
             errand.note_target(hash, lease, stale, why, is_collapsed);
