@@ -31,11 +31,12 @@ pub fn of_url(url: &[u8]) -> Option<Vec<u8>> {
     let fragment = path.iter().position(|&b| b == b'#').unwrap_or(path.len());
     let path = &path[..fragment];
     let is_written = |&b: &u8| b.is_ascii_graphic();
-    if authority.is_empty() || !authority.iter().chain(path).all(is_written) {
+    let host = without_default_port(authority, scheme);
+    if host.is_empty() || !authority.iter().chain(path).all(is_written) {
         return None;
     }
     let mut key = format!("{scheme}://").into_bytes();
-    key.extend(without_default_port(authority, scheme).iter().map(u8::to_ascii_lowercase));
+    key.extend(host.iter().map(u8::to_ascii_lowercase));
     if path.first() != Some(&b'/') {
         key.push(b'/');
     }
