@@ -134,6 +134,45 @@ impl Default for Timeouts {
     }
 }
 
+/// A limit that is a constant, for people to read: what is bounded, by how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What is bounded.
+    pub what: &'static str,
+    /// By how much.
+    pub value: u64,
+    /// Of what.
+    pub unit: Unit,
+}
+
+/// What a [`Limit`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Ms,
+}
+
+impl Limit {
+    /// At most so many.
+    pub const fn count(what: &'static str, value: usize) -> Self {
+        Self { what, value: value as u64, unit: Unit::Count }
+    }
+
+    /// At most so many bytes.
+    pub const fn bytes(what: &'static str, value: usize) -> Self {
+        Self { what, value: value as u64, unit: Unit::Bytes }
+    }
+
+    /// At most so long.
+    pub const fn time(what: &'static str, value: Duration) -> Self {
+        Self { what, value: value.as_millis() as u64, unit: Unit::Ms }
+    }
+}
+
 /// One setting as it is in force and who said so, for people to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stated {

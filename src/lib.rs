@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | roof | [`boot`], [`cli`], [`demo`] | argv, environment, threads |
+//! | roof | [`boot`], [`cli`], [`check`], [`demo`] | argv, environment, threads |
 //! | house | [`worker`], [`control`] | one core's traffic; the agent link and name resolution |
 //! | door | [`io`] | glommio, epoll, sockets: the only floor with `unsafe` |
 //! | ground | [`http`], [`cache`], [`balance`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
@@ -14,6 +14,7 @@
 pub mod balance;
 pub mod boot;
 pub mod cache;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -1,19 +1,24 @@
-//! The program: parse arguments, boot, exit code. 0 clean, 1 host or start, 2 usage or configuration.
+//! The program: parse arguments, boot, exit code. 0 clean, 1 host or start, 2 usage or configuration, 3 check with
+//! warnings.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use balancer::cli::{self, Command, Environment};
 use balancer::demo::{self, Screen, Style};
-use balancer::{boot, io::host};
+use balancer::{boot, check, io::host};
 use env_logger::Target;
 
 fn main() -> ExitCode {
     let environment = Environment::of_process(host::raise_limits().nofile);
     match cli::parse(std::env::args_os(), &environment) {
         Ok(Command::Run(run)) => serve(&run),
+        Ok(Command::Check(check)) => {
+            let (text, code) = check::examine(&check);
+            print(&text, code)
+        }
         Ok(Command::Demo(demo)) => show(&demo),
-        Ok(Command::Text(text)) => print(&text),
+        Ok(Command::Text(text)) => print(&text, 0),
         Err(error) => fail(error, cli::Error::EXIT_CODE),
     }
 }
@@ -60,13 +65,13 @@ fn start_log(filter: &str, target: Target) {
 }
 
 /// A reader that closed the pipe (`balancer --help | head -1`) is no error.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str, code: u8) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             fail(format!("error: {error}"), 1)
         }
-        _ => ExitCode::SUCCESS,
+        _ => ExitCode::from(code),
     }
 }
 

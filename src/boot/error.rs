@@ -136,7 +136,7 @@ fn admin_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Resul
 }
 
 /// Bytes for people: `64 KiB`, `8 MiB`; a number that is no whole multiple keeps its smaller unit.
-pub(crate) fn bytes_text(bytes: u64) -> String {
+pub fn bytes_text(bytes: u64) -> String {
     let whole = |shift: u32| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift);
     match () {
         () if whole(30) => format!("{} GiB", bytes >> 30),

@@ -9,8 +9,8 @@ mod process;
 
 pub use admin::AdminSocket;
 pub use banner::{agent_url, banner};
-pub use error::{Error, MEMLOCK_BYTES_MIN};
-pub use preflight::{HostFacts, preflight};
+pub use error::{Error, MEMLOCK_BYTES_MIN, bytes_text};
+pub use preflight::{HostFacts, check_memlock, judge, preflight};
 pub use process::{Ending, Process};
 
 use std::time::Instant;

@@ -28,15 +28,19 @@ pub fn preflight() -> Result<HostFacts, Error> {
     Ok(HostFacts { limits, backlog, cpus: Cpus::of_process(), warnings })
 }
 
-fn check_memlock(limits: Limits) -> Result<(), Error> {
+/// Whether the executors can lock the memory they need.
+///
+/// # Errors
+/// When they cannot.
+pub fn check_memlock(limits: Limits) -> Result<(), Error> {
     match limits.memlock {
         Some(bytes) if bytes < MEMLOCK_BYTES_MIN => Err(Error::Memlock(bytes)),
         _ => Ok(()),
     }
 }
 
-/// The backlog granted, and the warnings.
-fn judge(limits: Limits, somaxconn: Option<u32>) -> (u32, Vec<String>) {
+/// The backlog granted, and what works but worse than it could, one sentence each.
+pub fn judge(limits: Limits, somaxconn: Option<u32>) -> (u32, Vec<String>) {
     let mut warnings = Vec::new();
     if limits.nofile < NOFILE_COMFORT {
         warnings.push(format!(

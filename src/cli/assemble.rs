@@ -6,19 +6,32 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::error::Error;
-use super::grammar::{FOREVER, QUIET, refuse_strays};
+use super::grammar::{FOREVER, QUIET, SHOW_CONFIG, refuse_strays};
 use super::settings::{self, SETTINGS, Setting};
 use super::sources::{Environment, Given, Source, Sources};
 use super::values::{self, TIME_MAX, TIME_MIN, Wrong};
-use super::{Demo, Run, Value};
+use super::{Check, Demo, Run, Value};
 use crate::balance::ERRANDS_MAX;
 use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
 use crate::cache::CacheSettings;
 use crate::config::{AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Timeouts};
 use crate::http::HeadLimits;
 
-/// `balancer run`.
-pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, Error> {
+/// `balancer check`: what is wrong with the settings is its finding and not its end.
+pub(super) fn check(flags: &ArgMatches, environment: &Environment) -> Result<Check, Error> {
+    refuse_strays(flags, "check")?;
+    Ok(Check {
+        run: run(flags, environment, "check").map(Box::new),
+        shows_config: flags.get_flag(SHOW_CONFIG),
+    })
+}
+
+/// `balancer run`, or what `command` makes of the same settings.
+pub(super) fn run(
+    flags: &ArgMatches,
+    environment: &Environment,
+    command: &str,
+) -> Result<Run, Error> {
     let sources = Sources::new(flags, environment)?;
     let read = Reader { sources: &sources };
     let mut warnings = sources.unknown();
@@ -48,7 +61,7 @@ pub(super) fn run(flags: &ArgMatches, environment: &Environment) -> Result<Run, 
             .map_or(QUEUE_LENGTH, |length| length as usize),
     };
     let log = log(&read, &settings::LOG, settings::LOG.default)?;
-    refuse_strays(flags, "run")?;
+    refuse_strays(flags, command)?;
     // Last: who wrote something wrong is to hear of that, and not of what he meant to write next.
     require_somewhere_to_go(&config)?;
     Ok(Run { config, log, warnings, values: values_in_force(&read)? })

@@ -18,16 +18,20 @@ use std::time::Duration;
 pub use error::Error;
 pub use sources::{Environment, ReadFile, Source};
 
+use crate::boot::agent_url;
 use crate::config::{Config, Stated};
+use crate::io::affinity::format_list;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// `balancer run`.
     Run(Box<Run>),
+    /// `balancer check`.
+    Check(Check),
     /// `balancer demo`.
     Demo(Demo),
-    /// Print this to stdout and be done: help or version.
+    /// Print this to stdout and be done: help, version, a completion script, the manual.
     Text(String),
 }
 
@@ -44,6 +48,15 @@ pub struct Run {
     pub values: Vec<Value>,
 }
 
+/// `balancer check`.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What `balancer run` would make of the settings, or why it would refuse them.
+    pub run: Result<Box<Run>, Error>,
+    /// Print them, and every limit.
+    pub shows_config: bool,
+}
+
 /// One setting in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
@@ -58,15 +71,33 @@ pub struct Value {
 }
 
 impl Run {
-    /// The settings in force, for people to read.
+    /// The settings in force, for people to read; where nobody said anything, what came of it on this host.
     pub fn stated(&self) -> Vec<Stated> {
         let stated = |value: &Value| Stated {
             flag: value.setting,
             env: value.env,
-            value: value.text.clone(),
+            value: match value.source {
+                Source::Default => self.effective(value),
+                _ => value.text.clone(),
+            },
             source: value.source.to_string(),
         };
         self.values.iter().map(stated).collect()
+    }
+
+    fn effective(&self, value: &Value) -> String {
+        let config = &self.config;
+        match value.setting {
+            "cores" => format_list(&config.cores),
+            "control-core" => config.control_core.to_string(),
+            "max-connections" => config.connections_max.to_string(),
+            "listen" => {
+                let addresses: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+                addresses.join(",")
+            }
+            "agent" => config.agent.as_ref().map_or(String::new(), agent_url),
+            _ => value.text.clone(),
+        }
     }
 }
 
@@ -94,7 +125,16 @@ pub fn parse(
     };
     match matches.subcommand() {
         Some(("run", flags)) => {
-            assemble::run(flags, environment).map(|run| Command::Run(Box::new(run)))
+            assemble::run(flags, environment, "run").map(|run| Command::Run(Box::new(run)))
+        }
+        Some(("check", flags)) => assemble::check(flags, environment).map(Command::Check),
+        Some(("completions", flags)) => {
+            grammar::refuse_strays(flags, "completions")?;
+            grammar::completions(flags).map(Command::Text)
+        }
+        Some(("man", flags)) => {
+            grammar::refuse_strays(flags, "man")?;
+            Ok(Command::Text(grammar::manual()))
         }
         Some(("demo", flags)) => assemble::demo(flags, environment).map(Command::Demo),
         _ => Ok(Command::Text(grammar::SHORT_HELP.to_owned())),

@@ -242,7 +242,7 @@ fn symptom_of(error: &std::io::Error) -> Symptom {
 }
 
 /// A connect outlives the pause between two of them: a backend may be further away than that.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is read of a check's response.
 const CHECK_LIMITS: HeadLimits =
     HeadLimits { line_bytes_max: 1024, head_bytes_max: 8 * 1024, fields_max: 100 };

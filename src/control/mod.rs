@@ -12,6 +12,7 @@ mod care;
 mod errand;
 #[cfg(test)]
 mod fake;
+mod limits;
 mod lines;
 mod link;
 mod names;
@@ -19,6 +20,7 @@ mod resolve;
 
 pub use board::{Board, Event as BoardEvent, Link as LinkStanding, Note, Stage, Topic};
 pub use broadcast::Subscriber;
+pub use limits::LIMITS;
 pub use link::{
     Event, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT, Link, LinkError, PING_INTERVAL, SILENCE_MAX,
 };

@@ -217,7 +217,7 @@ const PROMPT_MAX: usize = 8;
 /// Of names that did not.
 const SUSPECT_MAX: usize = 4;
 /// Addresses kept of one name.
-const ADDRESSES_MAX: usize = 64;
+pub const ADDRESSES_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

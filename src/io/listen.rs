@@ -80,6 +80,23 @@ fn group(
     Ok((bound, sockets))
 }
 
+/// Whether `address` could be listened on right now. It is bound and let go; nobody can connect meanwhile.
+///
+/// # Errors
+/// When somebody listens there, or the host does not have it.
+pub fn probe(address: SocketAddr) -> Result<(), Error> {
+    let bind = || {
+        let socket = socket(address, false)?;
+        socket.bind(&address.into())
+    };
+    match bind() {
+        Err(cause) if is_wildcard_v6(address) && lacks_ipv6(&cause) => {
+            probe(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
+        outcome => outcome.map_err(|cause| Error { address, cause }),
+    }
+}
+
 /// The socket that claims the address.
 fn first(address: SocketAddr, is_v6_only: bool) -> io::Result<Socket> {
     let socket = socket(address, is_v6_only)?;
@@ -166,6 +183,18 @@ mod tests {
                 assert_eq!(error.address, bound.addresses[0]);
             }
         }
+    }
+
+    #[test]
+    fn a_probe_tells_a_taken_address_and_leaves_no_trace() {
+        let bound = bind(&[loopback(0)], 2).unwrap();
+        let taken = probe(bound.addresses[0]).unwrap_err();
+        assert_eq!(taken.cause.kind(), io::ErrorKind::AddrInUse);
+        let addresses = bound.addresses.clone();
+        drop(bound);
+        probe(addresses[0]).unwrap();
+        probe(addresses[0]).unwrap();
+        bind(&addresses, 2).unwrap();
     }
 
     #[test]

@@ -202,8 +202,8 @@ async fn close<I: Io>(shard: &Shard<I>, stream: &I::Stream, desk: &mut Desk, is_
 }
 
 /// Pipelined requests served before other tasks of the core have their turn.
-const REQUESTS_PER_TURN: u32 = 16;
+pub(super) const REQUESTS_PER_TURN: u32 = 16;
 /// How long we read on after our last byte.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// How much we read on after our last byte.
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+pub(super) const LINGER_BYTES_MAX: usize = 256 * 1024;

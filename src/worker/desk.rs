@@ -65,4 +65,4 @@ impl Desk {
 }
 
 /// Body bytes in flight per direction.
-const BODY_BYTES: usize = 32 * 1024;
+pub(super) const BODY_BYTES: usize = 32 * 1024;

@@ -389,7 +389,7 @@ fn lose<I: Io>(shard: &Shard<I>, lanes: &mut [Option<Lane<I>>; 2]) {
 }
 
 /// A connect that takes longer than this is raced by one to another backend.
-const RACE_AFTER: Duration = Duration::from_millis(200);
+pub(super) const RACE_AFTER: Duration = Duration::from_millis(200);
 /// Backends one request may fail on before it is given up.
-const FAILED_MAX: usize = 8;
+pub(super) const FAILED_MAX: usize = 8;
 const _: () = assert!(FAILED_MAX < balance::EXCLUDED_MAX, "the rival's opponent is left out, too");

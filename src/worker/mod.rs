@@ -21,6 +21,7 @@ mod desk;
 mod dial;
 mod exchange;
 mod fault;
+mod limits;
 mod queue;
 mod record;
 mod recycle;
@@ -48,6 +49,8 @@ use crate::config::ShardConfig;
 use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
 pub use caching::{CacheMail, Purger};
+pub use limits::LIMITS;
+
 use client::Client;
 use conn::{Bursts, burst, serve};
 use shard::{DESKS_KEPT_MAX, Shard};

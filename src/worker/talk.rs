@@ -520,4 +520,4 @@ impl<I: Io> Talk<'_, I> {
 }
 
 /// Interim responses to one request; a backend that sends more is not going to answer.
-const INTERIMS_MAX: u32 = 64;
+pub(super) const INTERIMS_MAX: u32 = 64;

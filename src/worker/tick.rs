@@ -96,7 +96,7 @@ fn gather<I: Io>(shard: &Shard<I>, peers: &[Arc<Published>], now: Instant) {
 }
 
 /// Pause while nothing happens: a sign of life.
-const IDLE_TICK: Duration = Duration::from_secs(1);
+pub(super) const IDLE_TICK: Duration = Duration::from_secs(1);
 /// How long after the last request the core goes on as if there were work.
 const REST_AFTER: Duration = Duration::from_millis(250);
 /// How long a core that does not tick is believed.

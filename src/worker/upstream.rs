@@ -117,4 +117,4 @@ impl<S: Stream> Pool<S> {
 }
 
 /// Idle connections kept per backend and core; one more is closed instead.
-const IDLE_PER_BACKEND_MAX: usize = 256;
+pub(super) const IDLE_PER_BACKEND_MAX: usize = 256;

@@ -312,6 +312,30 @@ fn what_the_grammar_refuses() {
         ("-p 80", shape("there is no option \"-p\"", "the command line", "balancer run -p …")),
         ("rum", shape("there is no command \"rum\"", "the command line", "balancer run")),
         (
+            "quit",
+            shape(
+                "there is no command \"quit\"",
+                "the command line",
+                "run, check, demo, completions or man",
+            ),
+        ),
+        (
+            "completions cmd",
+            shape(
+                "there is no shell \"cmd\"",
+                "the command line",
+                "bash, elvish, fish, powershell or zsh, for example balancer completions bash",
+            ),
+        ),
+        (
+            "completions",
+            shape(
+                "no shell is named",
+                "the command line",
+                "bash, elvish, fish, powershell or zsh, for example balancer completions bash",
+            ),
+        ),
+        (
             "run --env-file",
             shape("--env-file has no value", "flag --env-file", "a file's path, for example .env"),
         ),
@@ -363,9 +387,91 @@ fn texts_are_plain_and_name_the_next_step() {
         assert!(flat.contains(&format!("--{}", setting.flag)), "{}", setting.flag);
         assert!(flat.contains(&format!("[env: {}]", setting.env)), "{}", setting.env);
     }
-    for text in [text(""), help, text("--help"), text("demo --help")] {
+    let check = text("check --help");
+    assert!(check.contains("--show-config") && check.contains("--backend"));
+    for text in [&help, &check] {
+        for words in ["Examples:", "Exit codes:", "A flag goes before the environment"] {
+            assert!(text.contains(words), "no {words:?} in\n{text}");
+        }
+    }
+    // The short one is short: neither what a value may be nor examples.
+    let short = text("run -h");
+    assert!(!short.contains("Examples:") && !short.contains("Takes "), "{short}");
+    for setting in SETTINGS {
+        assert!(short.contains(&format!("--{}", setting.flag)), "{}", setting.flag);
+        let want = setting.want.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(&want), "--{}: {want}", setting.flag);
+    }
+    for text in [text(""), help, check, short, text("--help"), text("demo --help")] {
         assert!(!text.contains('\x1b'));
     }
+}
+
+#[test]
+fn completions_and_manual_know_every_option() {
+    let text = |line: &str| match parse(arguments(line), &world(&[], None)).unwrap() {
+        Command::Text(text) => text,
+        other => panic!("{other:?}"),
+    };
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = text(&format!("completions {shell}"));
+        for setting in SETTINGS {
+            assert!(script.contains(setting.flag), "{shell}: {}", setting.flag);
+        }
+    }
+    let manual = text("man").replace("\\-", "-");
+    for setting in SETTINGS {
+        assert!(manual.contains(&format!("--{}", setting.flag)), "{}", setting.flag);
+    }
+    for words in [".TH balancer 1", "BALANCER RUN", "BALANCER CHECK", "EXIT CODES", "Examples:"] {
+        assert!(manual.contains(words), "no {words:?}");
+    }
+}
+
+#[test]
+fn check_takes_the_settings_of_run_and_judges_them_itself() {
+    let check = |line: &str| match parse(arguments(line), &world(&[], None)) {
+        Ok(Command::Check(check)) => check,
+        other => panic!("{line:?} gave {other:?}"),
+    };
+    let plain = check("check --backend a:1");
+    assert!(!plain.shows_config && plain.run.is_ok());
+    assert!(check("check --backend a:1 --show-config").shows_config);
+    let refused = check("check --port 80a").run.unwrap_err().to_string();
+    assert!(refused.starts_with("error: --port is \"80a\", not a port"), "{refused}");
+    // What is no option of anything ends it like any other command.
+    assert!(parse(arguments("check --prot 1"), &world(&[], None)).is_err());
+    assert!(parse(arguments("check extra"), &world(&[], None)).is_err());
+}
+
+#[test]
+fn what_nobody_said_is_shown_as_what_came_of_it() {
+    let shown = |line: &str, flag: &str| {
+        let stated = run(line).stated();
+        stated.into_iter().find(|stated| stated.flag == flag).unwrap()
+    };
+    let base = "--agent-port 4000 --target-port 1";
+    for (flag, value) in [
+        ("cores", "1-7"),
+        ("control-core", "0"),
+        ("listen", "[::]:8080"),
+        ("agent", "ws://deployment-agent:4000/ws"),
+        ("admin", "127.0.0.1:9900"),
+    ] {
+        let stated = shown(base, flag);
+        assert_eq!((stated.value.as_str(), stated.source.as_str()), (value, "default"), "{flag}");
+    }
+    assert_eq!(shown(&format!("{base} --cores 2-3"), "cores").source, "flag");
+}
+
+#[test]
+fn an_admin_listener_that_others_reach_is_warned_of() {
+    let warnings = run("--backend a:1 --admin 0.0.0.0:9900").warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("0.0.0.0:9900"), "{warnings:?}");
+    for quiet in ["--admin off", "--admin [::1]:9900", "--admin 127.0.0.1"] {
+        assert_eq!(run(&format!("--backend a:1 {quiet}")).warnings, Vec::<String>::new());
+    }
+    assert_eq!(run("--backend a:1 --admin off").config.admin, None);
 }
 
 #[test]

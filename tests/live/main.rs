@@ -18,6 +18,7 @@ mod page;
 mod pool;
 mod queue;
 mod real_parts;
+mod refusals;
 mod selftest;
 mod shares;
 mod soak;

@@ -273,11 +273,11 @@ const LIMITS: HeadLimits =
 const REQUESTS_MAX: u32 = 10_000;
 const PIECE_BYTES: usize = 2048;
 /// A silent connection between two requests: four scrapes a minute keep theirs.
-const IDLE_MAX: Duration = Duration::from_secs(60);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(60);
 /// A head, from its first byte to its last.
-const HEAD_MAX: Duration = Duration::from_secs(5);
+pub(super) const HEAD_MAX: Duration = Duration::from_secs(5);
 /// A reader that takes nothing.
-const WRITE_MAX: Duration = Duration::from_secs(10);
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(10);
 /// What a client still sends after its answer.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 const LINGER_READS_MAX: usize = 64;

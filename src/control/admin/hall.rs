@@ -157,4 +157,4 @@ pub(super) const CONNECTIONS_MAX: usize = 64;
 /// Of those, connections that listen to `/live`.
 pub(super) const STREAMS_MAX: usize = 32;
 /// Bytes of answers that slow readers may leave with us, all together.
-const OWED_BYTES_MAX: usize = 32 << 20;
+pub(super) const OWED_BYTES_MAX: usize = 32 << 20;

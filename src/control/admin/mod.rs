@@ -36,7 +36,7 @@ pub use purge::Purger;
 pub use tables::aligned;
 
 use super::board::Board;
-use crate::config::Stated;
+use crate::config::{Limit, Stated};
 use crate::io::{Io, Listener, Timer};
 use crate::metrics::Published;
 use hall::Hall;
@@ -123,6 +123,16 @@ async fn admit<I: Io>(hall: Rc<Hall<I>>, stream: I::Stream) {
         None => conn::turn_away(&hall, &stream).await,
     }
 }
+
+/// Every limit of the admin listener, for `check --show-config`.
+pub const LIMITS: &[Limit] = &[
+    Limit::count("admin connections", hall::CONNECTIONS_MAX),
+    Limit::count("admin connections that listen to /live", hall::STREAMS_MAX),
+    Limit::bytes("admin answers not yet taken", hall::OWED_BYTES_MAX),
+    Limit::time("an admin request head", conn::HEAD_MAX),
+    Limit::time("an admin reader that takes nothing", conn::WRITE_MAX),
+    Limit::time("an idle admin connection", conn::IDLE_MAX),
+];
 
 /// Between two readings of the cores.
 const INTERVAL: Duration = Duration::from_secs(1);

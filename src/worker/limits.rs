@@ -1,0 +1,24 @@
+//! What bounds a worker and is no setting, in one list for `check --show-config`.
+
+use super::{conn, desk, dial, shard, talk, tick, upstream};
+use crate::balance::{EXCLUDED_MAX, RETRIES_MAX, RETRIES_PER_SECOND_MIN};
+use crate::config::Limit;
+
+/// Every limit that is a constant.
+pub const LIMITS: &[Limit] = &[
+    Limit::count("connections accepted in a row", super::ACCEPT_BURST_MAX as usize),
+    Limit::count("pipelined requests in a row", conn::REQUESTS_PER_TURN as usize),
+    Limit::time("reading on behind the last answer", conn::LINGER),
+    Limit::bytes("read on behind the last answer", conn::LINGER_BYTES_MAX),
+    Limit::bytes("body bytes held per direction", desk::BODY_BYTES),
+    Limit::count("request desks kept per core", shard::DESKS_KEPT_MAX),
+    Limit::count("idle connections per backend and core", upstream::IDLE_PER_BACKEND_MAX),
+    Limit::time("a connect before another backend races it", dial::RACE_AFTER),
+    Limit::count("backends one request may fail on", dial::FAILED_MAX),
+    Limit::count("backends left out of a pick", EXCLUDED_MAX),
+    Limit::count("requests sent once more", RETRIES_MAX as usize),
+    Limit::count("retries a second that need no budget", RETRIES_PER_SECOND_MIN as usize),
+    Limit::count("interim responses to a request", talk::INTERIMS_MAX as usize),
+    Limit::time("between two ticks with work", shard::TICK),
+    Limit::time("between two ticks without", tick::IDLE_TICK),
+];
