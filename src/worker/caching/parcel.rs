@@ -5,6 +5,7 @@
 //! answer or a release per request that waits, a return per lease, and questions only while the home's inbox is
 //! short ([`INBOX_MAX`]). A body never travels: a handle does.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -35,6 +36,7 @@ impl<B: Bell> CacheMail<B> {
                 parcels: parcels.clone(),
                 bell: bell.clone(),
                 published: published.clone(),
+                stuck_beat_ns: Cell::new(u64::MAX),
             })
             .collect();
         let end = |(core, inbox)| Self {
@@ -76,6 +78,8 @@ pub(super) struct Neighbour<B> {
     parcels: Sender<Parcel>,
     bell: B,
     published: Arc<Published>,
+    /// The beat it showed when it last left a question unanswered.
+    stuck_beat_ns: Cell<u64>,
 }
 
 impl<B: Bell> Neighbour<B> {
@@ -93,13 +97,18 @@ impl<B: Bell> Neighbour<B> {
 
     /// Whether a question would be answered soon, as far as one can see.
     pub(super) fn takes_questions(&self) -> bool {
-        self.parcels.len() < INBOX_MAX
+        self.parcels.len() < INBOX_MAX && self.published.beat_ns() != self.stuck_beat_ns.get()
     }
 
-    /// Whether the core has not shown a sign of life for long. To be asked only of one that was rung some time ago:
-    /// an idle core sleeps.
-    pub(super) fn is_wedged(&self, now: Instant) -> bool {
-        now.as_ns().saturating_sub(self.published.beat_ns()) > BEAT_AGE_MAX_NS
+    /// Whether the core has not shown a sign of life for long; then it gets no question until it does. To be asked only
+    /// of one that was rung some time ago: an idle core sleeps.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        let beat_ns = self.published.beat_ns();
+        let is_stuck = now.as_ns().saturating_sub(beat_ns) > BEAT_AGE_MAX_NS;
+        if is_stuck {
+            self.stuck_beat_ns.set(beat_ns);
+        }
+        is_stuck
     }
 }
 

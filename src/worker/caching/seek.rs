@@ -284,7 +284,7 @@ impl<I: Io> Seeker<'_, I> {
             self.client.set_deadline(Some(self.shard.now() + ANSWER_PATIENCE));
             match poll_fn(|cx| self.poll_answer(ticket, cx)).await {
                 Err(status) if status.is_reset => break Asked::Gone,
-                Err(_) if home.is_wedged(self.shard.now()) => break Asked::Unanswered,
+                Err(_) if home.is_stuck(self.shard.now()) => break Asked::Unanswered,
                 Err(_) => {}
                 Ok((answer, has_variants)) => break Asked::Answered(answer, has_variants),
             }
