@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use balancer::cli::{self, Command, Environment};
 use balancer::demo::{self, Screen, Style};
-use balancer::{boot, check, io::host};
+use balancer::{boot, check, io::host, top};
 use env_logger::Target;
 
 fn main() -> ExitCode {
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
             print(&text, code)
         }
         Ok(Command::Demo(demo)) => show(&demo),
+        Ok(Command::Top(top)) => match top::run(&top, has_colour()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error, 1),
+        },
         Ok(Command::Text(text)) => print(&text, 0),
         Err(error) => fail(error, cli::Error::EXIT_CODE),
     }
@@ -37,9 +41,7 @@ fn serve(run: &cli::Run) -> ExitCode {
 /// The demo ends with 0 when everything it shows held, with 1 otherwise.
 fn show(demo: &cli::Demo) -> ExitCode {
     let stdout = std::io::stdout();
-    let is_live = stdout.is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
-        && std::env::var_os("TERM").is_none_or(|text| text != "dumb");
+    let is_live = stdout.is_terminal() && has_colour();
     let style = match (demo.is_quiet, is_live) {
         (true, _) => Style::Quiet,
         (false, true) => Style::Live,
@@ -57,6 +59,12 @@ fn show(demo: &cli::Demo) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(error, 1),
     }
+}
+
+/// Whether the terminal may be spoken to in more than letters (no-color.org).
+fn has_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
+        && std::env::var_os("TERM").is_none_or(|text| text != "dumb")
 }
 
 /// The global logger; colours only on a terminal and without NO_COLOR.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use clap::ArgMatches;
 
 use super::error::Error;
-use super::grammar::{FOREVER, QUIET, SHOW_CONFIG, refuse_strays};
+use super::grammar::{FOREVER, ONCE, QUIET, SHOW_CONFIG, refuse_strays};
 use super::settings::{self, SETTINGS, Setting};
 use super::sources::{Environment, Given, Source, Sources};
 use super::values::{self, TIME_MAX, TIME_MIN, Wrong};
-use super::{Check, Demo, Run, Value};
+use super::{Check, Demo, Run, Top, Value};
 use crate::balance::ERRANDS_MAX;
 use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
 use crate::cache::CacheSettings;
@@ -78,6 +78,25 @@ pub(super) fn demo(flags: &ArgMatches, environment: &Environment) -> Result<Demo
     refuse_strays(flags, "demo")?;
     let length = (!flags.get_flag(FOREVER)).then_some(length.unwrap_or(DEMO_LENGTH));
     Ok(Demo { length, is_quiet, log })
+}
+
+/// `balancer top`. An address of all interfaces is looked for on this host.
+pub(super) fn top(flags: &ArgMatches, environment: &Environment) -> Result<Top, Error> {
+    let sources = Sources::new(flags, environment)?;
+    let read = Reader { sources: &sources };
+    let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), values::ADMIN_PORT);
+    let given = read.one(&settings::TOP_ADMIN, values::admin)?;
+    refuse_strays(flags, "top")?;
+    let Some(admin) = given.unwrap_or(Some(default)) else {
+        return Err(Error::new("the admin listener is off, and there is nothing to watch")
+            .from("the environment (BALANCER_ADMIN) or the flag --admin")
+            .want(settings::TOP_ADMIN.want));
+    };
+    let ip = match admin.ip() {
+        ip if !ip.is_unspecified() => ip,
+        _ => Ipv4Addr::LOCALHOST.into(),
+    };
+    Ok(Top { admin: SocketAddr::new(ip, admin.port()), is_once: flags.get_flag(ONCE) })
 }
 
 /// Reads settings one by one and refuses in their words.

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::error::{Error, quoted};
-use super::settings::{DEMO_SETTINGS, SETTINGS, Setting};
+use super::settings::{DEMO_SETTINGS, SETTINGS, Setting, TOP_SETTINGS};
 
 /// The whole grammar.
 pub(super) fn command() -> Command {
@@ -31,6 +31,12 @@ pub(super) fn command() -> Command {
         .args(DEMO_SETTINGS.iter().map(|setting| argument(setting)))
         .arg(switch(FOREVER, "Until it is interrupted").conflicts_with("for"))
         .arg(switch(QUIET, "Only the summary"))
+        .arg(strays());
+    let top = Command::new("top")
+        .about("Watch a running balancer in the terminal")
+        .after_long_help(TOP_EXAMPLES)
+        .args(TOP_SETTINGS.iter().map(|setting| argument(setting)))
+        .arg(switch(ONCE, "Print one view as plain text, which is also what a pipe gets"))
         .arg(strays());
     let completions = Command::new("completions")
         .about("Print a completion script for a shell")
@@ -53,7 +59,7 @@ pub(super) fn command() -> Command {
             "Bare `balancer` names the next step; `balancer COMMAND --help` tells more than `-h`.",
         )
         .after_long_help(EXIT_CODES)
-        .subcommands([run, check, demo, completions, man])
+        .subcommands([run, check, demo, top, completions, man])
 }
 
 /// A command that reads all settings.
@@ -80,6 +86,7 @@ pub(super) const SHORT_HELP: &str = concat!(
   balancer run --backend app-1:3000 --backend app-2:3000
                                                       share port 8080 between two servers
   balancer run --agent-port 4000 --target-port 3000   scores from a deployment agent
+  balancer top                                        watch a running one
   balancer run --help                                 every option
 "
 );
@@ -109,6 +116,13 @@ const DEMO_EXAMPLES: &str = "Examples:
   balancer demo                 half a minute; its exit code is the verdict
   balancer demo --forever       until Ctrl-C, with the status page to watch
   balancer demo --quiet --for 5s";
+
+const TOP_EXAMPLES: &str = "Examples:
+  balancer top                          the balancer of this host
+  balancer top --admin 127.0.0.1:9901   another one
+  balancer top --once | grep draining
+
+Keys: q or Ctrl-C quits, s sorts the backends by something else, the arrows scroll them.";
 
 const COMPLETIONS_EXAMPLES: &str = "Examples:
   balancer completions bash > ~/.local/share/bash-completion/completions/balancer
@@ -273,11 +287,14 @@ pub(super) fn refusal(error: &clap::Error) -> Error {
         }
         ErrorKind::InvalidSubcommand => Error::new(format!("there is no command {}", quoted(flag)))
             .from("the command line")
-            .want(command.map_or("run, check, demo, completions or man".to_owned(), |command| {
-                format!("balancer {command}")
-            })),
+            .want(
+                command.map_or("run, check, demo, top, completions or man".to_owned(), |command| {
+                    format!("balancer {command}")
+                }),
+            ),
         ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
-            let known = find(flag, SETTINGS).or(find(flag, DEMO_SETTINGS));
+            let known =
+                find(flag, SETTINGS).or(find(flag, DEMO_SETTINGS)).or(find(flag, TOP_SETTINGS));
             let want = known.map_or("a file's path, for example .env", |setting| setting.want);
             Error::new(format!("{flag} has no value")).from(format!("flag {flag}")).want(want)
         }
@@ -316,6 +333,7 @@ fn find(flag: &str, settings: &[&'static Setting]) -> Option<&'static Setting> {
 }
 
 const STRAYS: &str = "strays";
+pub(super) const ONCE: &str = "once";
 const SHELL: &str = "shell";
 pub(super) const SHOW_CONFIG: &str = "show-config";
 pub(super) const ENV_FILE: &str = "env-file";

@@ -13,6 +13,7 @@ mod sources;
 mod values;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use error::Error;
@@ -31,6 +32,8 @@ pub enum Command {
     Check(Check),
     /// `balancer demo`.
     Demo(Demo),
+    /// `balancer top`.
+    Top(Top),
     /// Print this to stdout and be done: help, version, a completion script, the manual.
     Text(String),
 }
@@ -112,6 +115,15 @@ pub struct Demo {
     pub log: String,
 }
 
+/// `balancer top`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Top {
+    /// The admin listener of the balancer to watch.
+    pub admin: SocketAddr,
+    /// Print one view, as plain text, and be done.
+    pub is_once: bool,
+}
+
 /// Reads the command line; `arguments` begin with the program's name.
 pub fn parse(
     arguments: impl Iterator<Item = OsString>,
@@ -136,6 +148,7 @@ pub fn parse(
             grammar::refuse_strays(flags, "man")?;
             Ok(Command::Text(grammar::manual()))
         }
+        Some(("top", flags)) => assemble::top(flags, environment).map(Command::Top),
         Some(("demo", flags)) => assemble::demo(flags, environment).map(Command::Demo),
         _ => Ok(Command::Text(grammar::SHORT_HELP.to_owned())),
     }

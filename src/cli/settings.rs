@@ -436,6 +436,15 @@ pub const DEMO_LOG: Setting = Setting {
     help: "What is logged: a level, or target=level items; with --quiet errors alone",
     ..LOG
 };
+/// `balancer top --admin`.
+pub const TOP_ADMIN: Setting = Setting {
+    value: "ADDR",
+    help: "Address of the admin listener to watch",
+    want: "an IP address with or without a port from 1 to 65535, for example 127.0.0.1:9900",
+    noun: "an address",
+    group: "Top",
+    ..ADMIN
+};
 /// `balancer demo --for`.
 pub const FOR: Setting = Setting {
     flag: "for",
@@ -486,5 +495,7 @@ pub const SETTINGS: &[&Setting] = &[
     &ADMIN,
     &LOG,
 ];
+/// Every setting of `balancer top`.
+pub const TOP_SETTINGS: &[&Setting] = &[&TOP_ADMIN];
 /// Every setting of `balancer demo`.
 pub const DEMO_SETTINGS: &[&Setting] = &[&FOR, &DEMO_LOG];

@@ -316,7 +316,7 @@ fn what_the_grammar_refuses() {
             shape(
                 "there is no command \"quit\"",
                 "the command line",
-                "run, check, demo, completions or man",
+                "run, check, demo, top, completions or man",
             ),
         ),
         (

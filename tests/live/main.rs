@@ -23,4 +23,5 @@ mod selftest;
 mod shares;
 mod soak;
 mod start;
+mod top;
 mod tunnel;

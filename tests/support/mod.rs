@@ -11,6 +11,7 @@ pub mod exposition;
 pub mod noise;
 pub mod origin;
 pub mod parts;
+pub mod tmux;
 pub mod traffic;
 pub mod verify;
 pub mod wait;
