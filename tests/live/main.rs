@@ -1,7 +1,7 @@
 //! The real binary over real sockets: what issue and documentation promise, seen from outside.
 //!
 //! `BALANCER_VERIFY_REQUESTS=1000000` makes `soak` the full run (`cargo test --release --test live soak`);
-//! `BALANCER_LIVE_FULL=1` gives `memory` its full sizes.
+//! `BALANCER_LIVE_FULL=1` gives `memory` and `cache_coherence` their full sizes.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,6 +10,11 @@ mod admin;
 mod agent_link;
 mod basics;
 mod breakage;
+mod cache_coherence;
+mod cache_hits;
+mod cache_purge;
+mod cache_rules;
+mod cache_stale;
 mod drain;
 mod edges;
 mod frames;

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod balancer;
 pub mod browser;
+pub mod cached;
 pub mod client;
 pub mod exposition;
 pub mod noise;

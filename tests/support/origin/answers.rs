@@ -15,6 +15,8 @@
 //! | `/partial/N/GATE?seed=S` | head and first half; the rest once the gate is open |
 //! | `/cut/N?seed=S`, `/reset/N?seed=S` | N bytes announced, half sent, then a FIN or a reset |
 //! | `/script/NAME` | the steps set with `Origin::script` |
+//! | `/say/NAME…` | what was set with `Origin::say` |
+//! | `/count/NAME…` | a number, fresh for an hour; any method but GET and HEAD raises it |
 //! | `/ws` | a WebSocket that echoes |
 //! | anything else | the echo: origin, connection, request line and fields as received |
 //!
@@ -48,26 +50,26 @@ pub(super) fn serve(stream: TcpStream, connection: u64, shared: &Shared) {
     let _ = link.stream.shutdown(Shutdown::Write);
 }
 
-struct Link<'a> {
-    stream: TcpStream,
+pub(super) struct Link<'a> {
+    pub(super) stream: TcpStream,
     reader: Reader,
     connection: u64,
     served: u64,
-    shared: &'a Shared,
+    pub(super) shared: &'a Shared,
 }
 
 /// Whether the connection goes on.
-enum Next {
+pub(super) enum Next {
     Keep,
     Close,
     Reset,
 }
 
 /// One request with its path taken apart.
-struct Ask<'a> {
-    head: &'a Head,
+pub(super) struct Ask<'a> {
+    pub(super) head: &'a Head,
     framing: Framing,
-    parts: Vec<&'a str>,
+    pub(super) parts: Vec<&'a str>,
     query: &'a str,
     corruption: Option<Corruption>,
 }
@@ -89,7 +91,7 @@ impl Ask<'_> {
         self.option("seed").and_then(|s| s.parse().ok()).unwrap_or(0)
     }
 
-    fn has_body(&self) -> bool {
+    pub(super) fn has_body(&self) -> bool {
         self.head.first != "HEAD"
     }
 }
@@ -173,6 +175,8 @@ impl Link<'_> {
             "partial" => self.partial(ask),
             "cut" | "reset" => self.cut(ask, first == "reset"),
             "script" => self.script(ask.parts.get(1).unwrap_or(&"")),
+            "say" => self.say(ask),
+            "count" => self.count(ask),
             "ws" => self.websocket(ask),
             _ => self.echo(ask),
         }
@@ -334,7 +338,7 @@ impl Link<'_> {
         self.text(ask, "200 OK", &text)
     }
 
-    fn text(&mut self, ask: &Ask<'_>, status: &str, text: &str) -> io::Result<Next> {
+    pub(super) fn text(&mut self, ask: &Ask<'_>, status: &str, text: &str) -> io::Result<Next> {
         let mut out = self.head(ask, status, &format!("Content-Length: {}\r\n", text.len()));
         if ask.has_body() {
             out.extend_from_slice(text.as_bytes());
@@ -343,7 +347,7 @@ impl Link<'_> {
         Ok(Next::Keep)
     }
 
-    fn head(&self, ask: &Ask<'_>, status: &str, fields: &str) -> Vec<u8> {
+    pub(super) fn head(&self, ask: &Ask<'_>, status: &str, fields: &str) -> Vec<u8> {
         let nonce = match (ask.head.field("x-nonce"), ask.corruption) {
             (Some(_), Some(Corruption::ForeignNonce)) => "X-Nonce: 0\r\n".to_owned(),
             (Some(nonce), _) => format!("X-Nonce: {nonce}\r\n"),

@@ -4,8 +4,10 @@
 //! One plain thread per connection; each ends with its connection or with the origin.
 
 mod answers;
+mod saying;
 
 pub(in crate::support) use answers::append_chunks;
+pub use saying::{Delivery, Saying};
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -80,6 +82,9 @@ struct Shared {
     corruption: Mutex<Option<(Corruption, u64)>>,
     gates: Mutex<HashSet<String>>,
     gate_opened: Condvar,
+    waiting: Mutex<HashMap<String, usize>>,
+    sayings: Mutex<HashMap<String, Saying>>,
+    counts: Mutex<HashMap<String, u64>>,
 }
 
 impl Origin {
@@ -200,6 +205,13 @@ impl Drop for Origin {
 impl Shared {
     /// Waits until the gate is open; false when the origin stops first.
     fn pass(&self, gate: &str) -> bool {
+        *lock(&self.waiting).entry(gate.to_owned()).or_default() += 1;
+        let is_open = self.wait_at(gate);
+        *lock(&self.waiting).entry(gate.to_owned()).or_default() -= 1;
+        is_open
+    }
+
+    fn wait_at(&self, gate: &str) -> bool {
         let mut gates = lock(&self.gates);
         while !gates.contains(gate) {
             if self.is_stopping.load(Ordering::Acquire) {
