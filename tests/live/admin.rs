@@ -122,6 +122,81 @@ fn a_parser_of_prometheus_own_reads_them() {
     assert!(families.parse::<u32>().expect("a number") > 30 && requests == "200", "{text}");
 }
 
+/// Runs promtool on a text, if it is installed.
+fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
+    let mut child = Command::new(parts::find("promtool")?)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+#[test]
+fn promtool_has_nothing_to_complain_of() {
+    let (origin, agent) = (Origin::start("a"), Agent::start());
+    agent.push_set(&[(&origin.authority(), 50.0, "LU")]);
+    let balancer = Balancer::run(&["--admin", "127.0.0.1:0", "--agent", &agent.url()]);
+    let admin = balancer.admin();
+    wait::until("it is ready", COUNTED, || look(admin, "/readyz").0 == 200);
+    Traffic::run(balancer.address(), 2, 100);
+    let Some((is_good, text)) = promtool(&["check", "metrics"], &look(admin, "/metrics").1) else {
+        return;
+    };
+    assert!(is_good && text.is_empty(), "{text}");
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_exist() {
+    let (origin, agent) = (Origin::start("a"), Agent::start());
+    agent.push_set(&[(&origin.authority(), 50.0, "LU")]);
+    let balancer = Balancer::run(&["--admin", "127.0.0.1:0", "--agent", &agent.url()]);
+    let admin = balancer.admin();
+    wait::until("it is ready", COUNTED, || look(admin, "/readyz").0 == 200);
+    let page = look(admin, "/metrics").1;
+    let families: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/grafana.json");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path).expect("the file")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let questions: Vec<&str> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    assert!(questions.len() > 30, "{}", questions.len());
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    for question in &questions {
+        let names = question.split(|c: char| !is_name(c));
+        for name in
+            names.filter(|name| name.starts_with("balancer_") || name.starts_with("process_"))
+        {
+            let parts = ["", "_bucket", "_sum", "_count"];
+            let is_there = parts.iter().any(|part| {
+                name.strip_suffix(part).is_some_and(|family| families.contains(&family))
+            });
+            assert!(is_there, "no metric {name}: {question}");
+        }
+    }
+    let rule = |(n, question): (usize, &&str)| {
+        let question = question.replace("$__rate_interval", "1m").replace("$instance", ".*");
+        serde_json::json!({ "record": format!("rule:{n}"), "expr": question })
+    };
+    let rules: Vec<_> = questions.iter().enumerate().map(rule).collect();
+    let groups = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    let directory = parts::scratch();
+    let file = directory.join("rules.json");
+    std::fs::write(&file, groups.to_string()).expect("a file");
+    let told = promtool(&["check", "rules", file.to_str().expect("UTF-8")], "");
+    std::fs::remove_dir_all(directory).expect("our directory");
+    if let Some((is_good, text)) = told {
+        assert!(is_good, "{text}");
+    }
+}
+
 #[test]
 fn readiness_follows_the_set_and_the_drain() {
     let (origin, agent) = (Origin::start("a"), Agent::start());

@@ -53,6 +53,7 @@ pub(super) async fn serve<I: Io>(hall: Rc<Hall<I>>, stream: I::Stream) {
             Deed::Answer(reply) => reply,
             Deed::Stream if head.method == Method::Get => return live(&hall, &stream).await,
             Deed::Stream => Reply { content_type: "text/event-stream", ..Reply::text(200, "") },
+            Deed::Metrics => hall.metrics(),
             Deed::Purge(order) => purge(&hall, order).await,
         };
         let is_last = !keeps;
@@ -108,14 +109,14 @@ async fn write_reply<I: Io>(
     (is_last, is_head, version): (bool, bool, Version),
 ) -> bool {
     let date = *hall.date.borrow_mut().at(hall.io.wall());
-    let Some(_owed) = hall.owe(reply.body.len()) else {
+    let Some(_owed) = hall.owe(reply.body.bytes().len()) else {
         let busy = Reply::text(503, "too many answers are waiting to be taken\n");
         let head = busy.head(true, version, &date);
-        write(hall, stream, &head, &busy.body).await;
+        write(hall, stream, &head, busy.body.bytes()).await;
         return false;
     };
     let head = reply.head(is_last, version, &date);
-    let body = if is_head { &[] } else { reply.body.as_ref() };
+    let body = if is_head { &[] } else { reply.body.bytes() };
     write(hall, stream, &head, body).await
 }
 
@@ -188,7 +189,7 @@ pub(super) async fn turn_away<I: Io>(hall: &Hall<I>, stream: &I::Stream) {
     let busy = Reply::text(503, "too many connections to the admin listener\n");
     let head = busy.head(true, Version::Http11, &date);
     // It may not be taken: then the end alone must say it.
-    let _ = stream.send(&[IoSlice::new(&head), IoSlice::new(&busy.body)]);
+    let _ = stream.send(&[IoSlice::new(&head), IoSlice::new(busy.body.bytes())]);
     linger(hall, stream, Framing::None).await;
 }
 
@@ -197,7 +198,7 @@ async fn live<I: Io>(hall: &Hall<I>, stream: &I::Stream) {
     let date = *hall.date.borrow_mut().at(hall.io.wall());
     let Some(_place) = hall.admit_stream() else {
         let busy = Reply::text(503, "too many listen to /live already\n");
-        write(hall, stream, &busy.head(true, Version::Http11, &date), &busy.body).await;
+        write(hall, stream, &busy.head(true, Version::Http11, &date), busy.body.bytes()).await;
         return linger(hall, stream, Framing::UntilClose).await;
     };
     let (history, mut seen) = hall.history();

@@ -276,6 +276,9 @@ fn backends(text: &mut Text, look: &Look<'_>) {
     }
 }
 
+/// What the page is.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::exposition;
 use super::frame::Frame;
 use super::look::Look;
 use super::purge::Purger;
+use super::reply::{Body, Reply};
 use super::tally::Tally;
 use crate::config::Stated;
 use crate::control::board::Board;
-use crate::io::Io;
+use crate::io::{Io, host};
 use crate::time::{DateText, Instant};
 
 /// Everything the admin's tasks look at. They run on one core, and none keeps a borrow while it waits.
@@ -30,6 +32,8 @@ pub(super) struct Hall<I: Io> {
     /// Bytes of answers that were made and not yet taken.
     owed: Cell<usize>,
     live: RefCell<Live>,
+    /// The metrics of the last reading, once somebody has asked, and its number.
+    metrics: RefCell<Option<(u64, Rc<[u8]>)>>,
 }
 
 /// The last frame, for everybody who listens.
@@ -70,6 +74,7 @@ impl<I: Io> Hall<I> {
             streams: Cell::new(0),
             owed: Cell::new(0),
             live: RefCell::default(),
+            metrics: RefCell::default(),
             io,
         }
     }
@@ -84,6 +89,26 @@ impl<I: Io> Hall<I> {
             wall: self.io.wall(),
             began: self.began,
         })
+    }
+
+    /// The metrics, written once for each reading of the cores: a crowd of scrapers costs no more than one.
+    pub fn metrics(&self) -> Reply {
+        let number = self.live.borrow().number;
+        let mut kept = self.metrics.borrow_mut();
+        let page = match &*kept {
+            Some((of, page)) if *of == number => Rc::clone(page),
+            _ => {
+                let page = self.look(|look| exposition::page(&look, &host::usage()));
+                let page: Rc<[u8]> = page.into_bytes().into();
+                *kept = Some((number, Rc::clone(&page)));
+                page
+            }
+        };
+        Reply {
+            content_type: exposition::CONTENT_TYPE,
+            body: Body::Shared(page),
+            ..Reply::text(200, "")
+        }
     }
 
     /// A place for a connection, if there is one.

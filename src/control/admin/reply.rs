@@ -1,6 +1,7 @@
 //! An answer of the admin listener, and how it becomes bytes.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use crate::http::{Reply as Head, Version, write_reply};
 use crate::time::DATE_BYTES;
@@ -12,14 +13,35 @@ pub(super) struct Reply {
     pub content_type: &'static str,
     /// Beside those that every answer has.
     pub field: Option<(&'static str, Cow<'static, str>)>,
-    pub body: Cow<'static, [u8]>,
+    pub body: Body,
+}
+
+/// Its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// Ours from the start.
+    Fixed(&'static [u8]),
+    /// Made for this answer.
+    Own(Vec<u8>),
+    /// Made for all who ask in the same second.
+    Shared(Rc<[u8]>),
+}
+
+impl Body {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Fixed(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
 }
 
 impl Reply {
     pub fn text(status: u16, body: impl Into<Cow<'static, str>>) -> Self {
         let body = match body.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            Cow::Borrowed(text) => Body::Fixed(text.as_bytes()),
+            Cow::Owned(text) => Body::Own(text.into_bytes()),
         };
         Self { status, content_type: TEXT, field: None, body }
     }
@@ -27,7 +49,7 @@ impl Reply {
     pub fn json(value: &impl serde::Serialize) -> Self {
         // Numbers, texts and maps with texts as keys: they all have a JSON form.
         let body = serde_json::to_vec(value).unwrap_or_default();
-        Self { status: 200, content_type: "application/json", field: None, body: Cow::Owned(body) }
+        Self { status: 200, content_type: "application/json", field: None, body: Body::Own(body) }
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
@@ -42,7 +64,7 @@ impl Reply {
         let head = Head {
             status: self.status,
             content_type: self.content_type,
-            content_length: Some(self.body.len()),
+            content_length: Some(self.body.bytes().len()),
             fields: &fields,
             close,
             keep_alive_10: !close && version == Version::Http10,

@@ -4,12 +4,11 @@ use super::guard::{PURGE_FIELD, may_change, may_look};
 use super::look::{Look, has_share};
 use super::purge;
 use super::reply::Reply;
-use super::{exposition, tables};
+use super::tables;
 use crate::cache::Purge;
 use crate::config::Stated;
 use crate::control::board::Stage;
 use crate::http::{Method, RequestHead};
-use crate::io::host;
 use crate::time::Instant;
 
 /// What is done about a request.
@@ -17,6 +16,8 @@ use crate::time::Instant;
 pub(super) enum Deed {
     /// It is answered.
     Answer(Reply),
+    /// It gets the metrics of this second.
+    Metrics,
     /// It gets a frame every second.
     Stream,
     /// The cache is told, then it is answered.
@@ -60,10 +61,7 @@ pub(super) fn route(scene: &Scene<'_>, head: &RequestHead, bytes: &[u8]) -> Deed
         _ if !is_look => Reply::text(405, "GET or HEAD\n").with("Allow", "GET, HEAD"),
         b"/live" => return Deed::Stream,
         b"/" => page(scene.nonce),
-        b"/metrics" => Reply {
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            ..Reply::text(200, exposition::page(&scene.look, &host::usage()))
-        },
+        b"/metrics" => return Deed::Metrics,
         b"/healthz" => healthz(&scene.look),
         b"/readyz" => readyz(&scene.look),
         b"/backends" => {

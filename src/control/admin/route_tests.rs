@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::balance::{Backend, Category, Score, Slot, Snapshot, Source, Standing, Standings};
+use crate::control::admin::exposition;
 use crate::control::admin::tally::Tally;
 use crate::control::board::{Board, Topic};
+use crate::io::host::Usage;
 use crate::metrics::{Figures, Published};
 use crate::time::WallTime;
 
@@ -80,17 +82,21 @@ impl House {
         self.tally.finish(self.now, WallTime::from_ms(1));
     }
 
-    fn ask(&self, request: &str) -> Deed {
-        let mut head = RequestHead::default();
-        head.parse(request.as_bytes()).unwrap();
-        let look = Look {
+    fn look(&self) -> Look<'_> {
+        Look {
             board: &self.board,
             tally: &self.tally,
             agent_url: Some("ws://agent:4000/ws"),
             now: self.now,
             wall: WallTime::from_ms(1_000_000),
             began: at(100),
-        };
+        }
+    }
+
+    fn ask(&self, request: &str) -> Deed {
+        let mut head = RequestHead::default();
+        head.parse(request.as_bytes()).unwrap();
+        let look = self.look();
         let values = [Stated { flag: "port", env: "P", value: "81".into(), source: "flag".into() }];
         let scene = Scene { look, values: &values, listens_on: self.listens_on, nonce: 7 };
         route(&scene, &head, request.as_bytes())
@@ -100,8 +106,9 @@ impl House {
     fn answer(&self, request: &str) -> (u16, String) {
         match self.ask(request) {
             Deed::Answer(reply) => {
-                (reply.status, String::from_utf8(reply.body.into_owned()).unwrap())
+                (reply.status, String::from_utf8(reply.body.bytes().to_vec()).unwrap())
             }
+            Deed::Metrics => (200, exposition::page(&self.look(), &Usage::default())),
             other => panic!("{request:?} gave {other:?}"),
         }
     }
@@ -274,7 +281,7 @@ fn the_page_lets_in_nothing_but_itself() {
     let Deed::Answer(reply) = house.ask("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") else {
         panic!("no page")
     };
-    let text = String::from_utf8(reply.body.into_owned()).unwrap();
+    let text = String::from_utf8(reply.body.bytes().to_vec()).unwrap();
     assert!(!text.contains("{nonce}"));
     let nonce = "nonce=\"0000000000000007\"";
     let tags = ["<script", "<style"];
@@ -296,14 +303,7 @@ fn frames_tell_the_present_and_history_the_past() {
     house.serve(1);
     house.board.tell(WallTime::from_ms(5), Topic::Set, "app-1 came");
     house.board.link_lost("reset", at(108), at(112));
-    let look = Look {
-        board: &house.board,
-        tally: &house.tally,
-        agent_url: Some("ws://agent"),
-        now: house.now,
-        wall: WallTime::from_ms(7),
-        began: at(100),
-    };
+    let look = house.look();
     let frame = look.frame(0);
     assert_eq!((frame.rps, frame.error_ratio, frame.uptime_s), (4.0, Some(0.5), 10));
     assert!(frame.p50_ms.is_some_and(|ms| (10.0..14.4).contains(&ms)), "{frame:?}");
@@ -328,14 +328,7 @@ fn a_huge_set_is_shown_by_its_busiest() {
     let names: Vec<String> = (0..2000).map(|n| format!("b{n}")).collect();
     let set: Vec<_> = names.iter().map(|name| (name.as_str(), 1.0, Category::Low)).collect();
     house.show(&set);
-    let look = Look {
-        board: &house.board,
-        tally: &house.tally,
-        agent_url: None,
-        now: house.now,
-        wall: WallTime::from_ms(7),
-        began: at(100),
-    };
+    let look = house.look();
     let frame = look.frame(0);
     assert_eq!((frame.backends.len(), frame.backends_total), (500, 2000));
     assert_eq!(look.backends().len(), 2000);
