@@ -27,6 +27,8 @@ pub struct Config {
     pub backends: Vec<StaticBackend>,
     /// Port of backends that name none; 1–65535.
     pub target_port: Option<u16>,
+    /// Which core serves a connection.
+    pub steer: Steer,
     /// How a backend is picked.
     pub balance: Balance,
     /// How backends are asked after their health, if they are.
@@ -45,6 +47,18 @@ pub struct Config {
     pub backend_inflight_max: Option<u32>,
     /// Requests per core that may wait because every backend is at that limit.
     pub queue_length_max: usize,
+}
+
+/// How connections come to cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Steer {
+    /// The kernel deals them out by a hash, and there they stay.
+    None,
+    /// The same, and a core that has clearly more than another gives new ones to it.
+    #[default]
+    Accept,
+    /// The core on which the kernel received the first packet, and there they stay.
+    Cpu,
 }
 
 /// Where the deployment agent is and how patiently it is dialled.

@@ -137,6 +137,7 @@ mod tests {
             }),
             backends: vec![],
             target_port: Some(3000),
+            steer: Default::default(),
             balance: Balance::Bounded,
             health: None,
             cache: Some(CacheConfig {

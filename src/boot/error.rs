@@ -17,6 +17,8 @@ pub enum Error {
     Listen(listen::Error),
     /// The admin listener's address cannot be.
     Admin(listen::Error),
+    /// The kernel does not take `--steer cpu`.
+    Steer(std::io::Error),
     /// A thread could not start, or ended without being told to: its name and why.
     ThreadDied(String, String),
 }
@@ -34,6 +36,7 @@ impl Error {
             Self::Memlock(_) => "memlock",
             Self::Listen(_) => "listen",
             Self::Admin(_) => "admin",
+            Self::Steer(_) => "steer",
             Self::ThreadDied(..) => "thread_died",
         }
     }
@@ -54,6 +57,10 @@ impl fmt::Display for Error {
             ),
             Self::Listen(error) => listen_text(error, out),
             Self::Admin(error) => admin_text(error, out),
+            Self::Steer(cause) => write!(
+                out,
+                "error: the kernel does not take --steer cpu (SO_ATTACH_REUSEPORT_CBPF: {cause})\n  try     --steer accept"
+            ),
             Self::ThreadDied(name, cause) => write!(out, "error: thread {name} ended: {cause}"),
         }
     }

@@ -19,7 +19,9 @@ use crossbeam_channel::{Receiver, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Config, Stated};
+use crate::config::{Config, Stated, Steer};
+use crate::io::affinity::Cpus;
+use crate::io::by_cpu;
 use crate::io::listen::{self, Listeners};
 
 /// A host found fit and listening; no thread runs yet.
@@ -39,6 +41,12 @@ pub struct Prepared {
 pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     let host = preflight()?;
     let listeners = listen::bind(&config.listen, config.cores.len()).map_err(Error::Listen)?;
+    if config.steer == Steer::Cpu && config.cores.len() > 1 {
+        let routes = plan::routes(&Cpus::of_process(), &config.cores);
+        for listener in listeners.workers.first().into_iter().flatten() {
+            by_cpu::attach(listener, &routes, config.cores.len()).map_err(Error::Steer)?;
+        }
+    }
     let admin = config.admin.map(AdminSocket::bind).transpose()?;
     let banner =
         banner(config, &host, &listeners.addresses, admin.as_ref().map(|admin| admin.address));

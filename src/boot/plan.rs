@@ -6,7 +6,8 @@
 
 use std::ops::RangeInclusive;
 
-use crate::io::affinity::Cpus;
+use crate::io::affinity::{Cpu, Cpus};
+use crate::io::by_cpu::Route;
 
 /// What `--cores` said.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -74,6 +75,27 @@ fn one_per_physical_core(cpus: &Cpus, control: usize) -> Vec<usize> {
     workers
 }
 
+/// Which worker gets what a core receives: the one on that core, else one on a sibling, else one on the same node.
+/// A core that is near none of them has no route.
+pub fn routes(cpus: &Cpus, workers: &[usize]) -> Vec<Route> {
+    let route = |cpu: &Cpu| {
+        let is_near: [fn(&Cpu, &Cpu) -> bool; 3] = [
+            |a, b| a.id == b.id,
+            |a, b| a.physical == b.physical,
+            |a, b| a.node.is_some() && a.node == b.node,
+        ];
+        let place = |n: usize| cpus.get(workers[n]);
+        let nearest = is_near.iter().find_map(|is_near| {
+            let near: Vec<usize> = (0..workers.len())
+                .filter(|&n| place(n).is_some_and(|worker| is_near(worker, cpu)))
+                .collect();
+            near.get(cpu.id % near.len().max(1)).copied()
+        });
+        nearest.map(|worker| Route { cpu: cpu.id, worker })
+    };
+    cpus.iter().filter_map(route).collect()
+}
+
 /// The cores of all ranges, or the first that is not there. A range ends at its first missing core, so a huge one
 /// costs no more than the host has cores.
 fn listed(cpus: &Cpus, ranges: &[RangeInclusive<usize>]) -> Result<Vec<usize>, Unavailable> {
@@ -130,6 +152,23 @@ mod tests {
             let made = plan(&cpus(allowed, siblings), &choice, control).unwrap();
             let wanted = CpuPlan { workers, control: control_at };
             assert_eq!(made, wanted, "{allowed} ({siblings}) {choice:?} {control:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_core_receives_goes_to_the_nearest_worker() {
+        #[rustfmt::skip]
+        let table = [
+            // allowed, siblings, workers, (core, worker's number)
+            ("0-3", "",                vec![1, 2, 3], vec![(1, 0), (2, 1), (3, 2)]),
+            ("0-3", "0,1 2,3",         vec![1, 2],    vec![(0, 0), (1, 0), (2, 1), (3, 1)]),
+            ("0-7", "0,4 1,5 2,6 3,7", vec![1, 6],    vec![(1, 0), (2, 1), (5, 0), (6, 1)]),
+            ("0-1", "0,1",             vec![0, 1],    vec![(0, 0), (1, 1)]),
+        ];
+        for (allowed, siblings, workers, wanted) in table {
+            let routes = routes(&cpus(allowed, siblings), &workers);
+            let routes: Vec<_> = routes.iter().map(|route| (route.cpu, route.worker)).collect();
+            assert_eq!(routes, wanted, "{allowed} ({siblings}) {workers:?}");
         }
     }
 

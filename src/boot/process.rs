@@ -15,13 +15,13 @@ use super::admin::AdminSocket;
 use super::error::Error;
 use crate::balance::{REPORTS_MAX, SLOTS_MAX};
 use crate::cache::store::KeyHasher;
-use crate::config::Config;
+use crate::config::{Config, Steer};
 use crate::control::admin::Purger;
 use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
-use crate::worker::{CacheMail, Mail, Order, Worker};
+use crate::worker::{CacheMail, Mail, Order, SteerMail, Worker};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -86,11 +86,13 @@ impl Process {
         let hasher = KeyHasher::new(RandomState::new());
         let parcels = CacheMail::for_cores(&bells, &published, &hasher);
         let purger = parcels.first().filter(|_| config.cache.is_some()).map(CacheMail::purger);
-        for (own, (bell, cache)) in bells.into_iter().zip(parcels).enumerate() {
+        let steers = SteerMail::for_cores(&bells, &published);
+        for (own, ((bell, cache), steer)) in bells.into_iter().zip(parcels).zip(steers).enumerate()
+        {
             let (orders, inbox) = unbounded();
             let (subscriber, snapshots) = Subscriber::new(bell.clone());
             subscribers.push(subscriber);
-            let mail = Mail {
+            let mail: Mail<Driver> = Mail {
                 snapshots,
                 orders: inbox,
                 published: published[own].clone(),
@@ -99,6 +101,7 @@ impl Process {
                     .map(|(_, block)| block.clone())
                     .collect(),
                 cache: config.cache.is_some().then_some(cache),
+                steer: (config.steer == Steer::Accept && published.len() > 1).then_some(steer),
             };
             mails.push((orders, bell, mail));
         }
@@ -248,7 +251,7 @@ where
 }
 
 /// Waits until there is a snapshot for a worker to begin with.
-fn await_snapshot(mail: &Mail<Bell>) {
+fn await_snapshot(mail: &Mail<Driver>) {
     let mut select = Select::new();
     select.recv(&mail.snapshots);
     // Late is no error: the worker answers 503 until it comes.

@@ -49,6 +49,7 @@ pub(super) fn run(
         agent,
         backends,
         target_port,
+        steer: read.one(&settings::STEER, values::steer)?.unwrap_or_default(),
         balance: read.one(&settings::BALANCE, values::balance)?.unwrap_or_default(),
         health: health(&read, &mut warnings)?,
         cache: cache(&read)?,

@@ -73,6 +73,18 @@ pub const CONTROL_CORE: Setting = Setting {
     group: "Cores",
     ..BLANK
 };
+/// `--steer`.
+pub const STEER: Setting = Setting {
+    flag: "steer",
+    value: "HOW",
+    env: "BALANCER_STEER",
+    default: "accept",
+    help: "Which core serves a connection: as the kernel's hash says, moved to a less busy core, or where it was received",
+    noun: "a way to steer",
+    want: "none, accept or cpu, for example accept",
+    group: "Cores",
+    ..BLANK
+};
 /// `--port`.
 pub const PORT: Setting = Setting {
     flag: "port",
@@ -461,6 +473,7 @@ pub const FOR: Setting = Setting {
 pub const SETTINGS: &[&Setting] = &[
     &CORES,
     &CONTROL_CORE,
+    &STEER,
     &PORT,
     &LISTEN,
     &MAX_CONNECTIONS,

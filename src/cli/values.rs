@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::balance::{Balance, Score};
 use crate::boot::plan::CoreChoice;
 use crate::cache::CacheMode;
-use crate::config::StaticBackend;
+use crate::config::{StaticBackend, Steer};
 use crate::io::affinity::parse_list;
 
 /// What is wrong with a text.
@@ -111,6 +111,16 @@ pub(super) fn balance(text: &str) -> Result<Balance, Wrong> {
     match text {
         "bounded" => Ok(Balance::Bounded),
         "weighted-random" => Ok(Balance::WeightedRandom),
+        _ => Err(Wrong::NotOne),
+    }
+}
+
+/// How connections come to cores.
+pub(super) fn steer(text: &str) -> Result<Steer, Wrong> {
+    match text {
+        "none" => Ok(Steer::None),
+        "accept" => Ok(Steer::Accept),
+        "cpu" => Ok(Steer::Cpu),
         _ => Err(Wrong::NotOne),
     }
 }

@@ -53,6 +53,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
         }),
         backends: backends.iter().map(backend).collect(),
         target_port: Some(80),
+        steer: Default::default(),
         balance: crate::balance::Balance::Bounded,
         health: None,
         cache: None,

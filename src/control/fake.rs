@@ -48,6 +48,7 @@ impl Io for Fake {
     type Stream = FakeStream;
     type Listener = FakeListener;
     type Timer = FakeTimer;
+    type Movable = ();
     type Bell = Rings;
 
     fn now(&self) -> Instant {
@@ -70,6 +71,9 @@ impl Io for Fake {
         self.dialled.borrow_mut().push((to, wire.clone()));
         Ok(FakeStream(wire))
     }
+    fn adopt(&self, (): ()) -> Result<FakeStream> {
+        Ok(FakeStream(Wire::default()))
+    }
     fn timer(&self) -> FakeTimer {
         FakeTimer(self.clone(), Cell::new(None))
     }
@@ -86,6 +90,8 @@ impl Io for Fake {
 }
 
 impl Stream for FakeStream {
+    type Movable = ();
+    fn detach(self) {}
     fn recv(&self, into: &mut [u8]) -> Result<usize> {
         let mut ends = self.0.0.borrow_mut();
         let n = ends.to_us.len().min(into.len());
@@ -142,8 +148,8 @@ impl Drop for FakeStream {
 }
 
 impl Listener for FakeListener {
-    type Stream = FakeStream;
-    fn poll_accept(&self, _: &mut Context<'_>) -> Poll<Result<(FakeStream, SocketAddr)>> {
+    type Movable = ();
+    fn poll_accept(&self, _: &mut Context<'_>) -> Poll<Result<((), SocketAddr)>> {
         Poll::Pending
     }
 }

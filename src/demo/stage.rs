@@ -275,6 +275,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         }),
         backends: Vec::new(),
         target_port: None,
+        steer: Default::default(),
         balance: Balance::default(),
         health: None,
         cache: None,

@@ -27,7 +27,7 @@ use rand::rngs::SmallRng;
 use rand::{RngCore, SeedableRng};
 
 use super::slots::{FINISHED, READABLE, RESET, Slots, WRITABLE};
-use super::stream::{Accepting, Deadline, Socket};
+use super::stream::{Accepting, Deadline, Detached, Socket};
 use super::wake::Bell;
 use super::{Io, socket};
 use crate::time::{Instant, WallTime};
@@ -102,6 +102,11 @@ impl Driver {
         let token = self.0.slots.borrow().token(slot.index);
         self.0.epoll.borrow().add(fd, mask | libc::EPOLLET as u32, token)?;
         Ok(slot)
+    }
+
+    /// Forgets a descriptor that stays open.
+    pub(super) fn forget(&self, fd: &impl AsFd) {
+        self.0.epoll.borrow().remove(fd);
     }
 
     /// A slot for a socket that carries bytes both ways.
@@ -194,6 +199,7 @@ impl Reactor {
 impl Io for Driver {
     type Stream = Socket;
     type Listener = Accepting;
+    type Movable = Detached;
     type Timer = Deadline;
     type Bell = Bell;
 
@@ -221,6 +227,12 @@ impl Io for Driver {
         let fd = socket::connect(to)?;
         // After connect: a socket that was never connected reports a hang-up.
         let slot = self.register_stream(&fd, 0)?;
+        Ok(Socket::new(fd, slot))
+    }
+
+    fn adopt(&self, Detached(fd): Detached) -> Result<Socket> {
+        // Optimistic bits: the request has often arrived by now, and an edge corrects them if not.
+        let slot = self.register_stream(&fd, READABLE | WRITABLE)?;
         Ok(Socket::new(fd, slot))
     }
 

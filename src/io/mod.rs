@@ -3,9 +3,11 @@
 //! Everything above this floor is generic over [`Io`]. Two implementations exist: [`driver`] (a glommio executor
 //! with an edge-triggered epoll of our own) and the simulator in `tests/sim` (memory pipes in virtual time).
 //! The seam is readiness-shaped: try, and when it would block, wait for a bit. No `Send`, no locks: an `Io` and all
-//! that it hands out stay on their core, except [`Bell`], whose only purpose is to be rung from another thread.
+//! that it hands out stay on their core, except [`Bell`], whose only purpose is to be rung from another thread, and
+//! [`Io::Movable`], a connection that belongs to no core yet or no longer.
 
 pub mod affinity;
+pub mod by_cpu;
 pub mod driver;
 pub mod executor;
 pub mod host;
@@ -26,9 +28,11 @@ use crate::time::{Instant, WallTime};
 /// The outside world of one core.
 pub trait Io: Clone + 'static {
     /// A connected (or connecting) byte stream.
-    type Stream: Stream;
+    type Stream: Stream<Movable = Self::Movable>;
     /// A listening socket.
-    type Listener: Listener<Stream = Self::Stream>;
+    type Listener: Listener<Movable = Self::Movable>;
+    /// A connection between two cores: nobody watches it, any core may adopt it. Dropping it closes it.
+    type Movable: Send + 'static;
     /// A deadline that belongs to no stream.
     type Timer: Timer;
     /// Wakes this core from another thread.
@@ -47,6 +51,9 @@ pub trait Io: Clone + 'static {
     /// Begins to connect. The stream turns writable when it is connected and `reset` when it failed;
     /// [`Stream::connected`] tells which.
     fn connect(&self, to: SocketAddr) -> Result<Self::Stream>;
+    /// Takes a connection over: from here on this core hears what happens on it. What happened before is found by a
+    /// read or a write, both of which are worth a try.
+    fn adopt(&self, movable: Self::Movable) -> Result<Self::Stream>;
     /// A timer that is not set.
     fn timer(&self) -> Self::Timer;
     /// A handle that other threads wake this core with.
@@ -63,7 +70,12 @@ pub trait Io: Clone + 'static {
 }
 
 /// A byte stream. All calls return at once. Dropping it closes it.
-pub trait Stream: 'static {
+pub trait Stream: Sized + 'static {
+    /// See [`Io::Movable`].
+    type Movable;
+
+    /// Lets another core have it. Its deadline, tag and waiting task are forgotten.
+    fn detach(self) -> Self::Movable;
     /// Reads into `into`. `Ok(0)` is the orderly end of input, never what is left of a connection that was reset: an error
     /// that a `send` met is told here, too. `WouldBlock` means: wait for [`Interest::READ`].
     fn recv(&self, into: &mut [u8]) -> Result<usize>;
@@ -93,11 +105,11 @@ pub trait Stream: 'static {
 
 /// A listening socket.
 pub trait Listener: 'static {
-    /// The streams it yields.
-    type Stream: Stream;
-    /// The next connection and who is at its other end. A failed accept of one connection is an error;
-    /// the next call goes on with the next.
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(Self::Stream, SocketAddr)>>;
+    /// See [`Io::Movable`].
+    type Movable;
+    /// The next connection, which is yet to be [adopted](Io::adopt), and who is at its other end. A failed accept of
+    /// one connection is an error; the next call goes on with the next.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(Self::Movable, SocketAddr)>>;
 }
 
 /// A deadline that belongs to no stream.

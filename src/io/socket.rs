@@ -162,6 +162,15 @@ impl Epoll {
         if outcome < 0 { Err(Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Forgets a descriptor that stays open. It can only fail when the descriptor is not there.
+    pub(super) fn remove(&self, fd: &impl AsFd) {
+        let (epoll, fd) = (self.fd.as_raw_fd(), fd.as_fd().as_raw_fd());
+        // SAFETY: both descriptors are open for the call; the event may be null when an entry is deleted.
+        let outcome =
+            unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+        debug_assert!(outcome == 0, "a descriptor was forgotten that was not known");
+    }
+
     /// Waits up to `timeout_ms` and returns `(events, token)` pairs. An interrupted wait is an empty one.
     pub(super) fn wait(&mut self, timeout_ms: i32) -> impl Iterator<Item = (u32, u64)> + '_ {
         let room = i32::try_from(self.events.len()).unwrap_or(i32::MAX);

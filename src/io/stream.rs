@@ -38,7 +38,19 @@ impl Socket {
     }
 }
 
+/// A connection that no core watches.
+#[derive(Debug)]
+pub struct Detached(pub(super) OwnedFd);
+
 impl Stream for Socket {
+    type Movable = Detached;
+
+    fn detach(self) -> Detached {
+        // The descriptor stays open, so its last close does not take it out of this core's epoll.
+        self.slot.driver().forget(&self.fd);
+        Detached(self.fd)
+    }
+
     fn recv(&self, into: &mut [u8]) -> Result<usize> {
         if !self.slot.with(|slots, index| slots.has(index, READABLE)) {
             return Err(ErrorKind::WouldBlock.into());
@@ -139,9 +151,9 @@ impl Accepting {
 }
 
 impl Listener for Accepting {
-    type Stream = Socket;
+    type Movable = Detached;
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(Socket, SocketAddr)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(Detached, SocketAddr)>> {
         loop {
             let (ready, replaced) =
                 self.slot.with(|slots, index| slots.poll(index, Interest::READ, cx));
@@ -150,11 +162,7 @@ impl Listener for Accepting {
                 return Poll::Pending;
             }
             match socket::accept(&self.listener) {
-                Ok((fd, peer)) => {
-                    // Optimistic bits: the request has often arrived by now, and an edge corrects them if not.
-                    let slot = self.slot.driver().register_stream(&fd, READABLE | WRITABLE)?;
-                    return Poll::Ready(Ok((Socket::new(fd, slot), peer)));
-                }
+                Ok((fd, peer)) => return Poll::Ready(Ok((Detached(fd), peer))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.slot.with(|slots, index| slots.clear(index, READABLE));
                 }

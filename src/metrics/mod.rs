@@ -10,7 +10,7 @@ pub mod slots;
 pub mod text;
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use codes::{CODES, Codes};
 use histogram::{Histogram, Reading, Shared};
@@ -23,6 +23,7 @@ use slots::{SharedSlots, SlotReading, Slots};
 #[allow(missing_docs)]
 pub enum Count {
     Accepted,
+    Steered,
     AcceptErrors,
     Requests,
     AnswersOwn,
@@ -57,6 +58,11 @@ pub enum Count {
 /// [`Count`], in its order.
 pub const METRICS: [(Count, &str, &str); COUNTS] = [
     (Count::Accepted, "balancer_connections_accepted_total", "Client connections accepted."),
+    (
+        Count::Steered,
+        "balancer_connections_steered_total",
+        "Client connections accepted here and given to a less busy core.",
+    ),
     (
         Count::AcceptErrors,
         "balancer_accept_errors_total",
@@ -292,14 +298,26 @@ pub const FAULTS: [&str; 18] = [
     "body/malformed",
 ];
 
-/// What one core lets the others see: written by its tick alone, relaxed, on its own cache lines.
+/// What a core that has a connection to give away looks at: on a line of its own, so that reading it costs one, and
+/// never older than the last change.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Front {
+    /// The one figure that other cores change, too: they take a place before they send a connection there, so that no
+    /// two take the last one.
+    connections: AtomicU64,
+    busy_percent: AtomicU64,
+    is_open: AtomicBool,
+}
+
+/// What one core lets the others see: written by its tick alone (but for the [`Front`]), relaxed, on its own cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Published {
+    front: Front,
     counters: [AtomicU64; COUNTS],
     /// Epoch of the snapshot this core applies.
     epoch: AtomicU64,
-    connections: AtomicU64,
     total_in_flight: AtomicU64,
     queue_depth: AtomicU64,
     pool_idle: AtomicU64,
@@ -322,9 +340,9 @@ impl Published {
     /// A block with room for `slots` backends.
     pub fn new(slots: usize) -> Self {
         Self {
+            front: Front::default(),
             counters: [const { AtomicU64::new(0) }; COUNTS],
             epoch: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
             total_in_flight: AtomicU64::new(0),
             queue_depth: AtomicU64::new(0),
             pool_idle: AtomicU64::new(0),
@@ -360,9 +378,32 @@ impl Published {
         figures.slots.borrow_mut().store(&self.slots);
     }
 
-    /// Called by the owning core only.
+    /// Counts one client connection more, unless there are `max` already. Called by any core.
+    pub fn take_place(&self, max: u64) -> bool {
+        let more = |n: u64| (n < max).then_some(n + 1);
+        self.front.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Counts one client connection less and returns how many there were. Called by who took the place, or for it.
+    pub fn give_place(&self) -> u64 {
+        let before = self.front.connections.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before > 0, "a place was given back that nobody took");
+        before
+    }
+
+    /// How busy the core was of late. Called by the owning core only.
+    pub fn store_busy_percent(&self, percent: u64) {
+        self.front.busy_percent.store(percent, Ordering::Relaxed);
+    }
+
+    /// Whether the core takes connections from others and gives them some. One that says no has given its last
+    /// (release: who reads it finds what was given). Called by the owning core only.
+    pub fn store_is_open(&self, is_open: bool) {
+        self.front.is_open.store(is_open, Ordering::Release);
+    }
+
+    /// All but the connections, which are counted as they come and go. Called by the owning core only.
     pub fn store_gauges(&self, gauges: Gauges) {
-        self.connections.store(gauges.connections, Ordering::Relaxed);
         self.total_in_flight.store(gauges.in_flight, Ordering::Relaxed);
         self.queue_depth.store(gauges.queue_depth, Ordering::Relaxed);
         self.pool_idle.store(gauges.pool_idle, Ordering::Relaxed);
@@ -407,9 +448,19 @@ impl Published {
         self.counters[count as usize].load(Ordering::Relaxed)
     }
 
-    /// Client connections open at the last tick.
+    /// Client connections this core has now, with those on their way to it from another core.
     pub fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
+        self.front.connections.load(Ordering::Relaxed)
+    }
+
+    /// Share of the last tenth of a second in which the core did not sleep; of the last second, if it idles.
+    pub fn busy_percent(&self) -> u64 {
+        self.front.busy_percent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the core takes connections from others and gives them some.
+    pub fn is_open(&self) -> bool {
+        self.front.is_open.load(Ordering::Acquire)
     }
 
     /// What the core had at the last tick.

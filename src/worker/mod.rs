@@ -2,6 +2,7 @@
 //!
 //! | file | decides |
 //! |---|---|
+//! | `steer` | which core a new connection goes to |
 //! | `conn` | when a request has come, and when a connection ends |
 //! | `exchange` | where the request goes and what becomes of failures |
 //! | `caching` | what of it all the cache does |
@@ -27,6 +28,7 @@ mod record;
 mod recycle;
 mod relay;
 mod shard;
+mod steer;
 mod talk;
 mod tick;
 mod tunnel;
@@ -38,7 +40,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -53,10 +55,12 @@ pub use limits::LIMITS;
 
 use client::Client;
 use conn::{Bursts, burst, serve};
-use shard::{DESKS_KEPT_MAX, Shard};
+use shard::{Admitted, DESKS_KEPT_MAX, Shard};
+pub use steer::SteerMail;
+use steer::{Newcomer, Steering};
 
 /// What reaches a worker from other cores, and what it lets them see. After a send, ring the worker's bell.
-pub struct Mail<B> {
+pub struct Mail<I: Io> {
     /// Newest snapshot wins; the channel holds one.
     pub snapshots: Receiver<Arc<Snapshot>>,
     /// Orders of the process.
@@ -66,7 +70,9 @@ pub struct Mail<B> {
     /// Those of the other worker cores.
     pub peers: Vec<Arc<Published>>,
     /// What the cores tell each other of the cache; None when there is none.
-    pub cache: Option<CacheMail<B>>,
+    pub cache: Option<CacheMail<I::Bell>>,
+    /// How connections move between the cores; None when they do not.
+    pub steer: Option<SteerMail<I::Movable, I::Bell>>,
 }
 
 /// What the process wants of a worker.
@@ -82,18 +88,13 @@ pub enum Order {
 pub struct Worker<I: Io> {
     shard: Rc<Shard<I>>,
     listeners: Vec<I::Listener>,
-    mail: Mail<I::Bell>,
+    mail: Mail<I>,
 }
 
 impl<I: Io> Worker<I> {
     /// A worker that accepts from `listeners`. Before the first snapshot it answers 503.
-    pub fn new(
-        io: I,
-        config: ShardConfig,
-        listeners: Vec<I::Listener>,
-        mut mail: Mail<I::Bell>,
-    ) -> Self {
-        let shard = Rc::new(Shard::new(io, config, mail.cache.take()));
+    pub fn new(io: I, config: ShardConfig, listeners: Vec<I::Listener>, mut mail: Mail<I>) -> Self {
+        let shard = Rc::new(Shard::new(io, config, &mut mail));
         Self { shard, listeners, mail }
     }
 
@@ -112,7 +113,11 @@ impl<I: Io> Worker<I> {
         }
         let is_stopped = poll_fn(|cx| {
             loop {
-                if shard.is_draining.get() && open_listeners.get() == 0 && shard.connections() == 0
+                take_newcomers(&shard, &bursts);
+                if shard.is_draining.get()
+                    && open_listeners.get() == 0
+                    && shard.steering.as_ref().is_none_or(Steering::is_over)
+                    && shard.connections() == 0
                 {
                     return Poll::Ready(());
                 }
@@ -127,6 +132,7 @@ impl<I: Io> Worker<I> {
                         Order::Stop => return Poll::Ready(()),
                         Order::Drain => {
                             shard.is_draining.set(true);
+                            shard.steering.iter().for_each(Steering::close);
                             shard.pool.borrow_mut().clear();
                             shard.io.rouse();
                             // An accept loop that waits for room waits on no stream.
@@ -150,7 +156,23 @@ fn take_parcels<I: Io>(shard: &Shard<I>) {
     }
 }
 
-fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail<I::Bell>) {
+/// Serves what other cores gave to this one.
+fn take_newcomers<I, F, M>(shard: &Rc<Shard<I>>, bursts: &Rc<Bursts<I, F, M>>)
+where
+    I: Io,
+    F: Future<Output = Option<Client<I>>> + 'static,
+    M: Fn((Rc<Shard<I>>, Client<I>)) -> F + 'static,
+{
+    let Some(steering) = &shard.steering else { return };
+    for _ in 0..ACCEPT_BURST_MAX {
+        let Some(newcomer) = steering.take() else { return };
+        welcome(shard, bursts, newcomer, shard.admit_taken());
+    }
+    // The rest after whoever else wants to run.
+    shard.io.bell().ring();
+}
+
+fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail<I>) {
     if let Some(snapshot) = mail.snapshots.try_iter().last() {
         shard.apply(snapshot, &mail.published);
         // At once: the control core waits for the epoch, and departing backends for their last request.
@@ -186,10 +208,7 @@ async fn accept<I, F, M>(
     let mut in_burst = 0;
     loop {
         let accepted = poll_fn(|cx| {
-            if !shard.has_room() && !shard.is_draining.get() {
-                shard.await_room(cx.waker());
-                return Poll::Pending;
-            }
+            ready!(poll_room(&shard, &pause, cx));
             match listener.poll_accept(cx) {
                 Poll::Pending if shard.is_draining.get() => Poll::Ready(None),
                 other => other.map(Some),
@@ -197,12 +216,12 @@ async fn accept<I, F, M>(
         });
         match accepted.await {
             None => break,
-            Some(Ok((stream, peer))) => {
+            Some(Ok((movable, peer))) => {
                 shard.counters.add(Count::Accepted, 1);
-                let client = Client { stream, address: peer.ip(), _admitted: shard.admit() };
-                shard
-                    .io
-                    .spawn(contained(shard.clone(), serve(shard.clone(), bursts.clone(), client)));
+                let newcomer = Newcomer { movable, address: peer.ip() };
+                if let Some((newcomer, place)) = steer(&shard, newcomer, &pause).await {
+                    welcome(&shard, &bursts, newcomer, place);
+                }
             }
             Some(Err(error)) => {
                 shard.counters.add(Count::AcceptErrors, 1);
@@ -225,6 +244,73 @@ async fn accept<I, F, M>(
     shard.wake_waiters();
 }
 
+/// Ready when a connection can be served, here or elsewhere.
+fn poll_room<I: Io>(shard: &Shard<I>, pause: &I::Timer, cx: &mut Context<'_>) -> Poll<()> {
+    let is_elsewhere = || shard.steering.as_ref().is_some_and(Steering::has_room);
+    if shard.has_room() || shard.is_draining.get() || is_elsewhere() {
+        return Poll::Ready(());
+    }
+    shard.await_room(cx.waker());
+    if shard.steering.is_none() {
+        return Poll::Pending;
+    }
+    // Nobody tells of room that others have again.
+    pause.set(Some(shard.now() + ROOM_PAUSE));
+    pause.poll_expired(cx)
+}
+
+/// Gives a connection to a core where it is better off. Otherwise it comes back with a place on this one.
+async fn steer<I: Io>(
+    shard: &Rc<Shard<I>>,
+    mut newcomer: Newcomer<I::Movable>,
+    pause: &I::Timer,
+) -> Option<(Newcomer<I::Movable>, Admitted<I>)> {
+    loop {
+        let steering = shard.steering.as_ref().filter(|_| !shard.is_draining.get());
+        if let Some(steering) = steering {
+            newcomer = match steering.offer(newcomer, shard.io.draw()) {
+                Ok(()) => break,
+                Err(back) => back,
+            };
+        }
+        if let Some(place) = shard.admit() {
+            return Some((newcomer, place));
+        }
+        if let Some(steering) = steering {
+            newcomer = match steering.offer_to_all(newcomer) {
+                Ok(()) => break,
+                Err(back) => back,
+            };
+        }
+        // Others were quicker to take the last places.
+        wait::for_a_turn().await;
+        poll_fn(|cx| poll_room(shard, pause, cx)).await;
+    }
+    shard.counters.add(Count::Steered, 1);
+    None
+}
+
+/// Serves a connection on this core.
+fn welcome<I, F, M>(
+    shard: &Rc<Shard<I>>,
+    bursts: &Rc<Bursts<I, F, M>>,
+    newcomer: Newcomer<I::Movable>,
+    place: Admitted<I>,
+) where
+    I: Io,
+    F: Future<Output = Option<Client<I>>> + 'static,
+    M: Fn((Rc<Shard<I>>, Client<I>)) -> F + 'static,
+{
+    match shard.io.adopt(newcomer.movable) {
+        Ok(stream) => {
+            let client = Client { stream, address: newcomer.address, _admitted: place };
+            let task = serve(shard.clone(), bursts.clone(), client);
+            shard.io.spawn(contained(shard.clone(), task));
+        }
+        Err(_) => shard.counters.add(Count::AcceptErrors, 1),
+    }
+}
+
 /// A panic ends the connection it happened on and nothing else.
 async fn contained<I: Io>(shard: Rc<Shard<I>>, connection: impl Future<Output = ()>) {
     if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
@@ -237,3 +323,5 @@ async fn contained<I: Io>(shard: Rc<Shard<I>>, connection: impl Future<Output = 
 const ACCEPT_BURST_MAX: u32 = 64;
 /// How long accepting rests when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a full core looks whether another has room for what waits at its door.
+const ROOM_PAUSE: Duration = Duration::from_millis(20);

@@ -389,6 +389,8 @@ mod tests {
     }
 
     impl Stream for Sink {
+        type Movable = ();
+        fn detach(self) {}
         fn recv(&self, _: &mut [u8]) -> Result<usize> {
             Err(ErrorKind::WouldBlock.into())
         }

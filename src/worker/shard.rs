@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::caching::{CacheMail, Caching};
+use super::Mail;
+use super::caching::Caching;
 use super::desk::Desk;
 use super::queue::RequestQueue;
+use super::steer::Steering;
 use super::upstream::Pool;
 use crate::balance::{Backend, Picker, RetryBudget, Slot, Snapshot};
 use crate::config::ShardConfig;
@@ -30,6 +32,9 @@ pub(super) struct Shard<I: Io> {
     pub is_draining: Cell<bool>,
     /// None when the cache is off.
     pub caching: Option<Caching<I>>,
+    /// None when connections stay where they arrive.
+    pub steering: Option<Steering<I>>,
+    published: Arc<Published>,
     snapshot: RefCell<Arc<Snapshot>>,
     /// By slot: position in the snapshot, and which address is tried first.
     directory: RefCell<Vec<Listing>>,
@@ -39,7 +44,6 @@ pub(super) struct Shard<I: Io> {
         reason = "a desk is lent out; moving the box is cheaper than moving it"
     )]
     desks: RefCell<Vec<Box<Desk>>>,
-    connections: Cell<usize>,
     /// Woken when a connection ends: the accept loop that waits for room, and the drain.
     room: RefCell<Vec<Waker>>,
     tick: I::Timer,
@@ -54,13 +58,16 @@ struct Listing {
 }
 
 impl<I: Io> Shard<I> {
-    pub(super) fn new(io: I, config: ShardConfig, mail: Option<CacheMail<I::Bell>>) -> Self {
+    /// Takes from `mail` what is for it alone.
+    pub(super) fn new(io: I, config: ShardConfig, mail: &mut Mail<I>) -> Self {
         Self {
             caching: config
                 .cache
                 .as_ref()
-                .zip(mail)
+                .zip(mail.cache.take())
                 .map(|(config, mail)| Caching::new(config, mail)),
+            steering: mail.steer.take().map(|mail| Steering::new(mail, config.connections_max)),
+            published: mail.published.clone(),
             counters: Counters::new(),
             figures: Figures::default(),
             picker: RefCell::new(Picker::new(config.balance, config.backend_inflight_max)),
@@ -72,7 +79,6 @@ impl<I: Io> Shard<I> {
             directory: RefCell::new(Vec::new()),
             date: RefCell::new(DateText::new()),
             desks: RefCell::new(Vec::with_capacity(DESKS_KEPT_MAX)),
-            connections: Cell::new(0),
             room: RefCell::new(Vec::new()),
             tick: io.timer(),
             is_ticking: Cell::new(false),
@@ -155,18 +161,29 @@ impl<I: Io> Shard<I> {
         DeskInUse { desk: Some(desk), shard: self.clone() }
     }
 
-    /// Counts a client connection for as long as the guard lives.
-    pub(super) fn admit(self: &Rc<Self>) -> Admitted<I> {
-        self.connections.set(self.connections.get() + 1);
+    /// A place for one more client connection. While the core drains there always is one: what waits in the backlog is
+    /// served to the end.
+    pub(super) fn admit(self: &Rc<Self>) -> Option<Admitted<I>> {
+        let max = if self.is_draining.get() { u64::MAX } else { self.connections_max() };
+        self.published.take_place(max).then(|| self.admit_taken())
+    }
+
+    /// The place that another core took for a connection it sent here.
+    pub(super) fn admit_taken(self: &Rc<Self>) -> Admitted<I> {
         Admitted(self.clone())
     }
 
-    pub(super) fn connections(&self) -> usize {
-        self.connections.get()
+    /// Client connections, with those on their way here.
+    pub(super) fn connections(&self) -> u64 {
+        self.published.connections()
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.connections.get() < self.config.connections_max
+        self.connections() < self.connections_max()
+    }
+
+    fn connections_max(&self) -> u64 {
+        self.config.connections_max as u64
     }
 
     /// Wakes `waker` at the end of the next connection.
@@ -226,9 +243,8 @@ pub(super) struct Admitted<I: Io>(Rc<Shard<I>>);
 
 impl<I: Io> Drop for Admitted<I> {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        if self.0.is_draining.get() || self.0.connections.get() + 1 == self.0.config.connections_max
-        {
+        let before = self.0.published.give_place();
+        if self.0.is_draining.get() || before >= self.0.connections_max() {
             self.0.wake_waiters();
         }
     }

@@ -28,6 +28,7 @@ pub(super) async fn run<I: Io>(
 ) {
     let (timer, is_ticking) = shard.tick();
     let mut requests = 0;
+    let mut work = Work { since: shard.now(), slept: shard.io.slept() };
     let mut rest_at = shard.now();
     loop {
         let is_busy = is_ticking.get();
@@ -36,6 +37,9 @@ pub(super) async fn run<I: Io>(
         }
         publish(&shard, &published);
         let now = shard.now();
+        if let Some(percent) = work.busy_percent(now, shard.io.slept()) {
+            published.store_busy_percent(percent);
+        }
         let requests_now = shard.counters.get(Count::Requests);
         if shard.picker.borrow().total_in_flight() > 0 || requests_now != requests {
             rest_at = now + REST_AFTER;
@@ -49,6 +53,25 @@ pub(super) async fn run<I: Io>(
         is_ticking.set(is_busy);
         timer.set(Some(now + if is_busy { TICK } else { IDLE_TICK }));
         poll_fn(|cx| timer.poll_expired(cx)).await;
+    }
+}
+
+/// How busy the core was of late.
+struct Work {
+    since: Instant,
+    slept: Duration,
+}
+
+impl Work {
+    /// The share of the time since it was told last in which the core did not sleep, once that is long enough ago.
+    fn busy_percent(&mut self, now: Instant, slept: Duration) -> Option<u64> {
+        let length = now.since(self.since);
+        if length < WORK_WINDOW {
+            return None;
+        }
+        let awake = length.saturating_sub(slept.saturating_sub(self.slept));
+        *self = Self { since: now, slept };
+        Some((awake.as_nanos() * 100 / length.as_nanos()) as u64)
     }
 }
 
@@ -71,7 +94,7 @@ pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
     published.store_figures(&shard.figures);
     let picker = shard.picker.borrow();
     published.store_gauges(Gauges {
-        connections: shard.connections() as u64,
+        connections: shard.connections(),
         in_flight: picker.total_in_flight(),
         queue_depth: shard.queue.borrow().len() as u64,
         pool_idle: shard.pool.borrow().idle() as u64,
@@ -99,6 +122,8 @@ fn gather<I: Io>(shard: &Shard<I>, peers: &[Arc<Published>], now: Instant) {
 pub(super) const IDLE_TICK: Duration = Duration::from_secs(1);
 /// How long after the last request the core goes on as if there were work.
 const REST_AFTER: Duration = Duration::from_millis(250);
+/// Over how long it is measured how busy the core is.
+const WORK_WINDOW: Duration = Duration::from_millis(100);
 /// How long a core that does not tick is believed.
 const SILENCE_MAX: Duration = Duration::from_millis(500);
 const _: () = assert!(SILENCE_MAX.as_millis() >= 10 * TICK.as_millis());

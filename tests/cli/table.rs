@@ -46,6 +46,7 @@ const PORTS: &[(&str, &str)] = &[
 pub const TABLE: &[Row] = &[
     Row { setting: &settings::CORES, good: "1-2,4", wrong: &[("two", "not a list of cores"), ("3-1", "not a list of cores"), ("1,,2", "not a list of cores"), ("-1", "not a list of cores")] },
     Row { setting: &settings::CONTROL_CORE, good: "3", wrong: &[("first", "not a core"), ("1-2", "not a core"), ("-1", SMALL), ("99999999999999999999", LARGE)] },
+    Row { setting: &settings::STEER, good: "cpu", wrong: &[("hash", "not a way to steer"), ("Accept", "not a way to steer")] },
     Row { setting: &settings::PORT, good: "81", wrong: PORTS },
     Row { setting: &settings::LISTEN, good: "127.0.0.1:0,[::1]:81", wrong: &[("here", "not an address"), ("localhost:80", "a name; an IP address is needed"), ("1.2.3.4:x", "not an address"), ("1.2.3.4:-1", SMALL), ("1.2.3.4:65536", LARGE), (":-1", SMALL), ("[::1]:65536", LARGE)] },
     Row { setting: &settings::MAX_CONNECTIONS, good: "100", wrong: &[("many", "not a number of connections"), ("0", SMALL), ("-1", SMALL), ("10000001", LARGE)] },

@@ -28,5 +28,6 @@ mod selftest;
 mod shares;
 mod soak;
 mod start;
+mod steering;
 mod top;
 mod tunnel;

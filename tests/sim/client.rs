@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use balancer::io::{Io, Stream};
 
-use crate::io::SimIo;
+use crate::io::{SimIo, SimStream};
 use crate::ledger::{Answer, Heard, Ledger, Nonce};
-use crate::peer::{Conn, send_paced};
+use crate::peer::{Conn, connect, send_paced};
 use crate::wire::{self, Broken, Head};
 
 /// One request, and in its query what the backend shall do with it (`backend` reads it).
@@ -74,7 +74,12 @@ impl Client {
     /// # Panics
     /// When nobody answers there.
     pub async fn open(io: &SimIo, ledger: &Ledger, number: u32, to: SocketAddr) -> Self {
-        let conn = Conn::connect(io, to).await.expect("the proxy listens");
+        Self::over(io, ledger, number, connect(io, to).await.expect("the proxy listens"))
+    }
+
+    /// A client on a connection that exists.
+    pub fn over(io: &SimIo, ledger: &Ledger, number: u32, stream: SimStream) -> Self {
+        let conn = Conn::new(io, stream);
         let gap = Duration::from_micros([0, 0, 30, 3_000][(io.draw() % 4) as usize]);
         let piece = [usize::MAX, 1 << 20, 100, 7][(io.draw() % 4) as usize];
         Self { conn, number, ledger: ledger.clone(), asked: 0, pace: (piece, gap) }

@@ -348,11 +348,12 @@ fn a_failed_accept_is_an_error_and_the_next_call_goes_on() {
     sim.with_weather(|weather| weather.accept_error_percent = 50);
     let (far, near) = (sim.core(), sim.core());
     let listener = far.listen(address());
+    let io = far.clone();
     let server = sim.start(&far, "server", async move {
         let (mut streams, mut errors) = (Vec::new(), 0);
         while streams.len() < 20 {
             match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok((stream, peer)) => streams.push((stream, peer)),
+                Ok((movable, peer)) => streams.push((io.adopt(movable).unwrap(), peer)),
                 Err(_) => errors += 1,
             }
         }

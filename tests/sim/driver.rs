@@ -8,8 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use balancer::io::{Interest, Status};
@@ -70,6 +70,10 @@ pub struct Drivers {
     pub hosts: Vec<Host>,
     pub doors: Vec<Option<Waker>>,
     pub timers: Vec<TimerSide>,
+    /// Sockets that nobody adopted before they were dropped, perhaps under a borrow of all this.
+    pub orphans: Arc<Mutex<Vec<Sid>>>,
+    /// How many of them there were.
+    pub buried: usize,
     sides: Vec<Side>,
     alarms: BinaryHeap<Reverse<(Instant, u64, Alarm)>>,
     alarms_set: u64,
@@ -82,6 +86,8 @@ impl Drivers {
             hosts: Vec::new(),
             doors: Vec::new(),
             timers: Vec::new(),
+            orphans: Arc::default(),
+            buried: 0,
             sides: Vec::new(),
             alarms: BinaryHeap::new(),
             alarms_set: 0,
@@ -290,13 +296,35 @@ impl Drivers {
     /// The listener's next connection, if the backlog holds one.
     pub fn take_backlog(&mut self, lid: Lid) -> Option<Sid> {
         let sid = self.net.listeners[lid].waiting.pop_front()?;
+        self.detach(sid);
+        Some(sid)
+    }
+
+    /// The socket leaves its core's epoll and stays open.
+    pub fn detach(&mut self, sid: Sid) {
+        let socket = &mut self.net.sockets[sid];
+        (socket.is_afloat, socket.is_edge_queued) = (true, false);
+        self.net.edges[socket.host].retain(|edge| *edge != Edge::Socket(sid));
+    }
+
+    /// A socket that belonged to no core belongs to this one from here on.
+    pub fn adopt(&mut self, host: Hid, sid: Sid) {
         let starts_ready = self.net.weather.starts_ready;
         let side = self.side(sid);
         side.bits =
             Status { is_readable: starts_ready, is_writable: starts_ready, ..Status::default() };
+        side.is_broken = false;
+        let socket = &mut self.net.sockets[sid];
+        (socket.is_afloat, socket.host) = (false, host);
         // Registering a socket reports what is true of it already.
         self.net.edge(sid);
-        Some(sid)
+    }
+
+    /// Closes what was dropped between two cores.
+    pub fn bury(&mut self) {
+        let orphans = std::mem::take(&mut *self.orphans.lock().expect("one thread"));
+        self.buried += orphans.len();
+        orphans.into_iter().for_each(|sid| self.net.close(sid));
     }
 }
 

@@ -176,6 +176,11 @@ impl Sim {
         open
     }
 
+    /// Connections that were dropped between two cores.
+    pub fn lost_between_cores(&self) -> usize {
+        self.world.drivers.borrow().buried
+    }
+
     /// Whether anybody listens on `address`.
     pub fn is_listening(&self, address: std::net::SocketAddr) -> bool {
         let drivers = self.world.drivers.borrow();
@@ -293,6 +298,7 @@ impl World {
 
     fn choose(&self) -> Option<Step> {
         let mut drivers = self.drivers.borrow_mut();
+        drivers.bury();
         drivers.net.deliver();
         drivers.ring_alarms();
         let mut ready = self.ready_tasks();

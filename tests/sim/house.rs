@@ -13,12 +13,12 @@ use balancer::cache::store::KeyHasher;
 use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::{Bell, Io};
 use balancer::metrics::{Count, Published};
-use balancer::worker::{CacheMail, Mail, Order, Worker};
+use balancer::worker::{CacheMail, Mail, Order, SteerMail, Worker};
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::backend::Backend;
 use crate::exec::{Outcome, Sim};
-use crate::io::{SimBell, SimIo, SimListener};
+use crate::io::{SimIo, SimListener};
 use crate::toy::{self, Flaw};
 
 /// A worker on a core of its own.
@@ -54,15 +54,43 @@ impl House {
         house
     }
 
+    /// Workers on `cores` cores behind one address, each with room for `connections_max`, that give connections to each
+    /// other.
+    pub fn open_row(
+        sim: &Sim,
+        cores: usize,
+        connections_max: usize,
+        backends: &[&Backend],
+    ) -> Vec<Self> {
+        let (ios, published): (Vec<_>, Vec<_>) = (0..cores).map(|_| place(sim)).unzip();
+        let bells: Vec<_> = ios.iter().map(SimIo::bell).collect();
+        let ends = SteerMail::for_cores(&bells, &published);
+        let places = ios.into_iter().zip(published).zip(ends);
+        let open = |(place, steer)| {
+            let house = Self::furnish_at(place, |io, config, listeners, mail| {
+                let config = ShardConfig { connections_max, ..config };
+                Worker::new(io, config, listeners, Mail { steer: Some(steer), ..mail }).run()
+            });
+            house.tell_all(backends);
+            house
+        };
+        places.map(open).collect()
+    }
+
     fn furnish<F: Future<Output = ()> + 'static>(
         sim: &Sim,
-        build: impl FnOnce(SimIo, ShardConfig, Vec<SimListener>, Mail<SimBell>) -> F,
+        build: impl FnOnce(SimIo, ShardConfig, Vec<SimListener>, Mail<SimIo>) -> F,
     ) -> Self {
-        let io = sim.core();
+        Self::furnish_at(place(sim), build)
+    }
+
+    fn furnish_at<F: Future<Output = ()> + 'static>(
+        (io, published): (SimIo, Arc<Published>),
+        build: impl FnOnce(SimIo, ShardConfig, Vec<SimListener>, Mail<SimIo>) -> F,
+    ) -> Self {
         let address = SocketAddr::from(([10, 0, 99, 1], 8080));
         let (snapshots, snapshots_in) = unbounded();
         let (orders, orders_in) = unbounded();
-        let published = Arc::new(Published::new(SLOTS));
         let peer = Arc::new(Published::new(SLOTS));
         let hasher = KeyHasher::new(RandomState::new());
         let mail = Mail {
@@ -72,6 +100,7 @@ impl House {
             peers: vec![peer.clone()],
             cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
                 .pop(),
+            steer: None,
         };
         let has_ended = Rc::new(Cell::new(false));
         let work = build(io.clone(), config(), vec![io.listen(address)], mail);
@@ -187,6 +216,11 @@ impl House {
         assert_eq!(self.clients(sim), 0, "{:#?}", sim.open_streams(&self.io));
         assert!(!sim.is_listening(self.address));
     }
+}
+
+/// A core, and the block it publishes in.
+fn place(sim: &Sim) -> (SimIo, Arc<Published>) {
+    (sim.core(), Arc::new(Published::new(SLOTS)))
 }
 
 /// The settings all scenarios run under.

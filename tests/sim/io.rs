@@ -1,12 +1,13 @@
 //! [`SimIo`]: the seam `balancer::io::Io` over memory. What the contract forbids is a panic here, so that a caller
 //! who relies on luck is found out.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,14 +34,20 @@ impl SimIo {
         SimListener { io: self.clone(), lid }
     }
 
+    fn movable(&self, sid: Sid) -> SimMovable {
+        let orphans = self.world.drivers.borrow().orphans.clone();
+        SimMovable { sid: Some(sid), orphans }
+    }
+
     fn stream(&self, sid: Sid) -> SimStream {
-        SimStream { io: self.clone(), sid }
+        SimStream { io: self.clone(), sid, is_detached: Cell::new(false) }
     }
 }
 
 impl Io for SimIo {
     type Stream = SimStream;
     type Listener = SimListener;
+    type Movable = SimMovable;
     type Timer = SimTimer;
     type Bell = SimBell;
 
@@ -69,6 +76,12 @@ impl Io for SimIo {
         let ip = drivers.hosts[self.host].ip;
         let sid = drivers.net.connect(self.host, ip, to)?;
         drop(drivers);
+        Ok(self.stream(sid))
+    }
+
+    fn adopt(&self, mut movable: SimMovable) -> Result<SimStream> {
+        let sid = movable.sid.take().expect("it is adopted once");
+        self.world.drivers.borrow_mut().adopt(self.host, sid);
         Ok(self.stream(sid))
     }
 
@@ -112,6 +125,20 @@ impl Io for SimIo {
 pub struct SimStream {
     io: SimIo,
     sid: Sid,
+    is_detached: Cell<bool>,
+}
+
+/// A connection between two cores.
+pub struct SimMovable {
+    sid: Option<Sid>,
+    orphans: Arc<Mutex<Vec<Sid>>>,
+}
+
+impl Drop for SimMovable {
+    fn drop(&mut self) {
+        let orphan = self.sid.take();
+        self.orphans.lock().expect("one thread").extend(orphan);
+    }
 }
 
 impl SimStream {
@@ -136,6 +163,16 @@ impl SimStream {
 }
 
 impl Stream for SimStream {
+    type Movable = SimMovable;
+
+    fn detach(self) -> SimMovable {
+        self.set_deadline(None);
+        self.watch(None);
+        self.io.world.drivers.borrow_mut().detach(self.sid);
+        self.is_detached.set(true);
+        self.io.movable(self.sid)
+    }
+
     fn recv(&self, into: &mut [u8]) -> Result<usize> {
         assert!(
             !into.is_empty(),
@@ -245,6 +282,9 @@ impl Stream for SimStream {
 
 impl Drop for SimStream {
     fn drop(&mut self) {
+        if self.is_detached.get() {
+            return;
+        }
         let mut drivers = self.io.world.drivers.borrow_mut();
         drivers.set_stream_deadline(self.sid, None);
         drivers.net.close(self.sid);
@@ -270,9 +310,9 @@ pub struct SimListener {
 }
 
 impl Listener for SimListener {
-    type Stream = SimStream;
+    type Movable = SimMovable;
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(SimStream, SocketAddr)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<(SimMovable, SocketAddr)>> {
         let mut drivers = self.io.world.drivers.borrow_mut();
         if drivers.net.listeners[self.lid].waiting.is_empty() {
             drivers.doors[self.lid] = Some(cx.waker().clone());
@@ -285,7 +325,7 @@ impl Listener for SimListener {
         let sid = drivers.take_backlog(self.lid).expect("the backlog was not empty");
         let remote = drivers.net.sockets[sid].remote;
         drop(drivers);
-        Poll::Ready(Ok((self.io.stream(sid), remote)))
+        Poll::Ready(Ok((self.io.movable(sid), remote)))
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Socket {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub is_accepted: bool,
+    /// Between two cores: nobody's epoll knows it.
+    pub is_afloat: bool,
     pub received: VecDeque<u8>,
     pub has_fin: bool,
     pub has_reset: bool,
@@ -72,7 +74,7 @@ pub struct Socket {
     /// Segments are numbered so that a reset can swallow those still on their way.
     segments: u64,
     swallowed_from: u64,
-    is_edge_queued: bool,
+    pub is_edge_queued: bool,
 }
 
 /// What epoll would say of a socket.
@@ -281,7 +283,10 @@ impl Net {
     /// Tells the socket's core that epoll has something to report of it.
     pub fn edge(&mut self, sid: Sid) {
         let socket = &mut self.sockets[sid];
-        if socket.phase != Phase::Closed && !std::mem::replace(&mut socket.is_edge_queued, true) {
+        if socket.phase == Phase::Closed || socket.is_afloat {
+            return;
+        }
+        if !std::mem::replace(&mut socket.is_edge_queued, true) {
             self.edges[socket.host].push(Edge::Socket(sid));
         }
     }
@@ -333,6 +338,7 @@ impl Net {
             local,
             remote,
             is_accepted: false,
+            is_afloat: false,
             received: VecDeque::new(),
             has_fin: false,
             has_reset: false,

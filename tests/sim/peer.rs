@@ -35,7 +35,7 @@ pub async fn pause() {
 pub async fn accept(io: &SimIo, listener: &SimListener) -> (SimStream, SocketAddr) {
     loop {
         match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok(accepted) => return accepted,
+            Ok((movable, from)) => return (io.adopt(movable).expect("memory"), from),
             Err(_) => sleep(io, Duration::from_millis(1)).await,
         }
     }

@@ -13,7 +13,7 @@ use balancer::io::{Interest, Io, Listener, Stream};
 use balancer::time::DateText;
 use balancer::worker::Mail;
 
-use crate::io::{SimBell, SimIo, SimListener};
+use crate::io::{SimIo, SimListener};
 use crate::peer::{Conn, ready, sleep};
 use crate::wire::{self, Broken, Framing, Head};
 
@@ -43,7 +43,7 @@ pub struct Worker {
     io: SimIo,
     config: ShardConfig,
     listeners: Vec<SimListener>,
-    mail: Mail<SimBell>,
+    mail: Mail<SimIo>,
     flaw: Flaw,
 }
 
@@ -64,7 +64,7 @@ impl Worker {
         io: SimIo,
         config: ShardConfig,
         listeners: Vec<SimListener>,
-        mail: Mail<SimBell>,
+        mail: Mail<SimIo>,
     ) -> Self {
         Self { io, config, listeners, mail, flaw: Flaw::None }
     }
@@ -107,7 +107,7 @@ impl Worker {
 async fn accept_all(shared: &Rc<Shared>, listeners: &[SimListener]) {
     loop {
         let accepted = std::future::poll_fn(|cx| listeners[0].poll_accept(cx)).await;
-        let Ok((stream, _)) = accepted else {
+        let Ok(stream) = accepted.and_then(|(movable, _)| shared.io.adopt(movable)) else {
             sleep(&shared.io, Duration::from_millis(10)).await;
             continue;
         };

@@ -122,8 +122,14 @@ fn start_worker(
     };
     to_worker.send(Arc::new(snapshot)).unwrap();
     let peers = vec![Arc::new(Published::new(8))];
-    let mail =
-        Mail { snapshots, orders: inbox, published: published.clone(), peers, cache: Some(cache) };
+    let mail = Mail {
+        snapshots,
+        orders: inbox,
+        published: published.clone(),
+        peers,
+        cache: Some(cache),
+        steer: None,
+    };
     let thread = std::thread::spawn({
         let bell = bell.clone();
         move || {

@@ -100,8 +100,9 @@ async fn count<I: Io>(hall: Rc<Hall<I>>) {
 async fn accept<I: Io>(hall: Rc<Hall<I>>, listener: I::Listener) {
     let pause = hall.io.timer();
     loop {
-        match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok((stream, _)) => {
+        let accepted = poll_fn(|cx| listener.poll_accept(cx)).await;
+        match accepted.and_then(|(movable, _)| hall.io.adopt(movable)) {
+            Ok(stream) => {
                 let hall = Rc::clone(&hall);
                 hall.io.clone().spawn(admit(hall, stream));
                 // The core has other duties than a flood of connections.

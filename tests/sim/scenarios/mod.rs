@@ -9,6 +9,7 @@ mod figures;
 mod patience;
 mod peers;
 mod seasons;
+mod steering;
 mod traffic;
 
 use std::time::Duration;

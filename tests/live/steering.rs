@@ -1,0 +1,85 @@
+//! Which core serves a connection, on the real kernel.
+
+use std::time::Duration;
+
+use crate::support::balancer::{Balancer, allowed_cores};
+use crate::support::client::Client;
+use crate::support::exposition;
+use crate::support::origin::Origin;
+use crate::support::wait;
+
+/// Two worker cores; `None` on a host that has only one.
+fn two_cores(origin: &Origin, flags: &[&str]) -> Option<Balancer> {
+    let [first, second, ..] = allowed_cores()[..] else {
+        eprintln!("one core: there is nothing to steer");
+        return None;
+    };
+    let cores = format!("{first},{second}");
+    let always = ["--cores", &cores, "--admin", "127.0.0.1:0"];
+    Some(Balancer::before(&[(origin, 50)], &[&always[..], flags].concat()))
+}
+
+/// A gauge or counter of each core, once its sum is `sum`.
+fn of_cores(balancer: &Balancer, name: &str, sum: f64) -> Vec<f64> {
+    let mut admin = Client::connect(balancer.admin());
+    wait::value(name, Duration::from_secs(10), || {
+        let host = format!("Host: {}\r\n", balancer.admin());
+        let request = format!("GET /metrics HTTP/1.1\r\n{host}\r\n");
+        admin.send(request.as_bytes()).expect("sent");
+        let page = admin.response("GET").expect("a page").text();
+        let samples = exposition::read(&page).expect("well-formed");
+        let of_core = |series: &str| series.starts_with(&format!("{name}{{"));
+        let values: Vec<f64> =
+            samples.iter().filter(|(series, _)| of_core(series)).map(|(_, n)| *n).collect();
+        (values.iter().sum::<f64>() == sum).then_some(values)
+    })
+}
+
+#[test]
+fn sixteen_long_connections_on_two_cores_are_level() {
+    let origin = Origin::start("a");
+    for flags in [&["--steer", "accept"][..], &[]] {
+        let Some(balancer) = two_cores(&origin, flags) else { return };
+        let mut clients: Vec<_> = (0..16).map(|_| Client::connect(balancer.address())).collect();
+        let connections = of_cores(&balancer, "balancer_connections", 16.0);
+        eprintln!("16 connections on two cores: {connections:?}");
+        assert!(connections.iter().all(|n| *n <= 1.25 * 8.0), "{connections:?}");
+        for client in clients.iter_mut().chain(&mut [Client::connect(balancer.address())]) {
+            assert_eq!(client.get("/bytes/100").status(), 200);
+        }
+    }
+}
+
+#[test]
+fn a_full_core_gives_what_waits_to_the_other() {
+    let origin = Origin::start("a");
+    let Some(balancer) = two_cores(&origin, &["--max-connections", "8"]) else { return };
+    // By the kernel's hash alone one of 32 sets of eight fits four places on each core.
+    for _ in 0..5 {
+        let mut clients: Vec<_> = (0..8).map(|_| Client::connect(balancer.address())).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/bytes/10").status(), 200));
+        assert_eq!(of_cores(&balancer, "balancer_connections", 8.0), [4.0, 4.0]);
+        let mut ninth = Client::connect(balancer.address());
+        ninth.set_patience(Duration::from_millis(100));
+        assert!(ninth.ask("GET", "/", "", b"").is_err(), "the limit is kept");
+        ninth.set_patience(Duration::from_secs(10));
+        drop(clients.pop());
+        assert_eq!(ninth.response("GET").expect("its turn has come").status(), 200);
+        drop((clients, ninth));
+        of_cores(&balancer, "balancer_connections", 0.0);
+    }
+}
+
+#[test]
+fn without_steering_connections_stay_where_the_kernel_puts_them() {
+    let origin = Origin::start("a");
+    for how in ["none", "cpu"] {
+        let Some(balancer) = two_cores(&origin, &["--steer", how]) else { return };
+        let mut clients: Vec<_> = (0..64).map(|_| Client::connect(balancer.address())).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/bytes/10").status(), 200));
+        let connections = of_cores(&balancer, "balancer_connections", 64.0);
+        eprintln!("64 connections on two cores, --steer {how}: {connections:?}");
+        of_cores(&balancer, "balancer_connections_steered_total", 0.0);
+        assert_eq!(of_cores(&balancer, "balancer_connections_accepted_total", 64.0), connections);
+    }
+}
