@@ -4,8 +4,10 @@
 //! process-wide limits already divided by the number of workers. Only `cli` knows where a value came from.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access_log;
 use crate::balance::{Balance, Score};
 use crate::cache::CacheSettings;
 use crate::http::HeadLimits;
@@ -17,6 +19,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Where the admin listener is; None when it is off.
     pub admin: Option<SocketAddr>,
+    /// The access log; None when it is off.
+    pub access_log: Option<AccessLogConfig>,
     /// Worker cores in ascending order, at least one.
     pub cores: Vec<usize>,
     /// The core that runs the agent link and the admin listener; may be one of `cores`.
@@ -59,6 +63,15 @@ pub enum Steer {
     Accept,
     /// The core on which the kernel received the first packet, and there they stay.
     Cpu,
+}
+
+/// Where lines about requests go, and how they look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// The file; None for standard output.
+    pub path: Option<PathBuf>,
+    /// How a line looks.
+    pub format: access_log::Format,
 }
 
 /// Where the deployment agent is and how patiently it is dialled.

@@ -7,10 +7,11 @@
 //! | roof | [`boot`], [`cli`], [`check`], [`demo`], [`top`] | argv, environment, threads |
 //! | house | [`worker`], [`control`] | one core's traffic; the agent link and name resolution |
 //! | door | [`io`] | glommio, epoll, sockets: the only floor with `unsafe` |
-//! | ground | [`http`], [`cache`], [`balance`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
+//! | ground | [`http`], [`cache`], [`balance`], [`access_log`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod access_log;
 pub mod balance;
 pub mod boot;
 pub mod cache;

@@ -1,5 +1,5 @@
-//! After warm-up neither a proxied keep-alive request nor a cache hit allocates: counted on the workers' threads, real
-//! driver, real sockets. Two workers, so that half of the keys are at home on the other one.
+//! After warm-up neither a proxied keep-alive request nor a cache hit allocates, nor do their lines in the access log:
+//! counted on the workers' threads, real driver, real sockets. Two workers, so that half of the keys are at home on the other one.
 //!
 //! One test in this file, because the counter is global to the process.
 
@@ -10,14 +10,31 @@ mod counting;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use balancer::access_log::Format;
 use balancer::metrics::Count;
+use balancer::worker::{Batch, LogMail, LogOutlet, Spare, lines_in};
 use cores::BODY;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 #[test]
 fn a_proxied_request_allocates_nothing_after_warm_up() {
-    let workers = cores::start_workers(2, cores::start_origin(), counting::watch_this_thread);
+    for format in [None, Some(Format::Json)] {
+        let (logs, lines) = format.map_or((Vec::new(), None), |format| {
+            let (logs, outlet) = LogMail::for_cores(&[0, 1], format);
+            (logs, Some(Lines::of(outlet)))
+        });
+        serve_without_allocations(logs);
+        let requests = u64::from(ROUNDS) * 2 * (1 + 1 + 1 + 4 + KEYS as u64);
+        assert_eq!(lines.map(Lines::end), format.map(|_| requests), "{format:?}");
+    }
+}
+
+fn serve_without_allocations(logs: Vec<LogMail>) {
+    let watch = counting::watch_this_thread;
+    let workers = cores::start_workers(2, cores::start_origin(), watch, logs);
     let worker = &workers[0];
     let mut client = TcpStream::connect(worker.address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -54,6 +71,43 @@ fn a_proxied_request_allocates_nothing_after_warm_up() {
     for worker in workers {
         worker.stop();
     }
+}
+
+/// The log's writer, as far as a worker knows it: it counts.
+struct Lines {
+    counting: JoinHandle<u64>,
+    is_open: Sender<()>,
+}
+
+impl Lines {
+    fn of(outlet: LogOutlet) -> Self {
+        let (is_open, end) = bounded(0);
+        Self { counting: std::thread::spawn(move || count(&outlet, &end)), is_open }
+    }
+
+    /// How many there were, once the workers have ended.
+    fn end(self) -> u64 {
+        drop(self.is_open);
+        self.counting.join().unwrap()
+    }
+}
+
+fn count(outlet: &LogOutlet, end: &Receiver<()>) -> u64 {
+    let mut lines = 0;
+    let mut take = |Batch { worker, lines: mut buffer }: Batch| {
+        lines += lines_in(&buffer);
+        buffer.clear();
+        // Nobody takes it when the worker has ended.
+        let _ = outlet.spares[worker].try_send(Spare { buffer, lost: 0 });
+    };
+    loop {
+        crossbeam_channel::select! {
+            recv(outlet.full) -> batch => take(batch.unwrap()),
+            recv(end) -> _ => break,
+        }
+    }
+    outlet.full.try_iter().for_each(take);
+    lines
 }
 
 /// Sends `request` again and again, each time after the answer to the one before.

@@ -13,7 +13,7 @@ use cores::BODY;
 #[test]
 fn requests_pass_by_a_home_that_hangs() {
     // The other one of the two never reads its mail.
-    let worker = cores::start_workers(1, cores::start_origin(), || {}).remove(0);
+    let worker = cores::start_workers(1, cores::start_origin(), || {}, Vec::new()).remove(0);
     let mut client = TcpStream::connect(worker.address).unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     for round in 0..ROUNDS {

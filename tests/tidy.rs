@@ -35,22 +35,24 @@ fn collect(directory: &Path, into: &mut Vec<std::path::PathBuf>) {
 /// Which modules of the crate a module may name, itself aside. A new module must say here where it lives.
 fn may_import(module: &str) -> Option<&'static [&'static str]> {
     Some(match module {
-        "time" | "metrics" => TOOLS,
+        "time" | "metrics" | "access_log" => TOOLS,
         // Settings are typed by the rules that they set.
         "config" => GROUND,
         "http" => TOOLS,
         // A Snapshot is made of backends; nothing else of the ground floor knows them.
         "balance" => TOOLS,
-        "cache" => &["time", "config", "metrics", "http"],
+        "cache" => &["time", "config", "metrics", "http", "access_log"],
         "io" => GROUND,
-        "worker" | "control" => &["time", "config", "metrics", "http", "cache", "balance", "io"],
-        "main" | "lib" | "boot" | "cli" | "demo" | "check" | "top" | "notify" | "access_log" => ANY,
+        "worker" | "control" => {
+            &["time", "config", "metrics", "access_log", "http", "cache", "balance", "io"]
+        }
+        "main" | "lib" | "boot" | "cli" | "demo" | "check" | "top" | "notify" => ANY,
         _ => return None,
     })
 }
 
 const TOOLS: &[&str] = &["time", "config", "metrics"];
-const GROUND: &[&str] = &["time", "config", "metrics", "http", "cache", "balance"];
+const GROUND: &[&str] = &["time", "config", "metrics", "access_log", "http", "cache", "balance"];
 const ANY: &[&str] = &["*"];
 
 /// What the ground floor may not name, and why.

@@ -1,7 +1,9 @@
 //! Why the process cannot start, and what to do about it. Exit code 1: the host, not the configuration.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use crate::io::host::RingError;
 use crate::io::listen;
@@ -19,6 +21,8 @@ pub enum Error {
     Admin(listen::Error),
     /// The kernel does not take `--steer cpu`.
     Steer(std::io::Error),
+    /// The access log's file cannot be opened.
+    AccessLog(PathBuf, io::Error),
     /// A thread could not start, or ended without being told to: its name and why.
     ThreadDied(String, String),
 }
@@ -37,6 +41,7 @@ impl Error {
             Self::Listen(_) => "listen",
             Self::Admin(_) => "admin",
             Self::Steer(_) => "steer",
+            Self::AccessLog(..) => "access_log",
             Self::ThreadDied(..) => "thread_died",
         }
     }
@@ -61,6 +66,7 @@ impl fmt::Display for Error {
                 out,
                 "error: the kernel does not take --steer cpu (SO_ATTACH_REUSEPORT_CBPF: {cause})\n  try     --steer accept"
             ),
+            Self::AccessLog(path, cause) => access_log_text(path, cause, out),
             Self::ThreadDied(name, cause) => write!(out, "error: thread {name} ended: {cause}"),
         }
     }
@@ -142,6 +148,23 @@ fn admin_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Resul
     write!(out, "{:<61}{remedy}", format!("error: {what}   "))
 }
 
+fn access_log_text(path: &Path, cause: &io::Error, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let remedy = match cause.kind() {
+        io::ErrorKind::NotFound => format!("mkdir -p {}", directory.display()),
+        io::ErrorKind::PermissionDenied => {
+            "a place that its user may write to, or LogsDirectory=balancer in the unit".to_owned()
+        }
+        _ => "another --access-log, - for standard output, or off".to_owned(),
+    };
+    write!(
+        out,
+        "error: the access log {} cannot be opened: {cause}\n  try     {remedy}",
+        path.display()
+    )
+}
+
 /// Bytes for people: `64 KiB`, `8 MiB`; a number that is no whole multiple keeps its smaller unit.
 pub fn bytes_text(bytes: u64) -> String {
     let whole = |shift: u32| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift);
@@ -165,7 +188,6 @@ const KERNEL_REMEDY: &str = "Linux 5.8 or later, outside of such a sandbox";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     fn listen(address: &str, errno: i32) -> String {
         let cause = io::Error::from_raw_os_error(errno);
@@ -228,6 +250,21 @@ mod tests {
             let text = text("[::1]:99", errno);
             assert!(text.starts_with("error: ") && text.contains("--admin "), "{text}");
         }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_says_what_to_do() {
+        let text = |path: &str, errno: i32| {
+            Error::AccessLog(path.into(), io::Error::from_raw_os_error(errno)).to_string()
+        };
+        let absent = text("/var/log/x/access.log", libc::ENOENT);
+        assert!(
+            absent.starts_with("error: the access log /var/log/x/access.log cannot be opened: ")
+        );
+        assert!(absent.ends_with("\n  try     mkdir -p /var/log/x"), "{absent}");
+        assert!(text("a.log", libc::ENOENT).ends_with("mkdir -p ."));
+        assert!(text("/a", libc::EACCES).ends_with("LogsDirectory=balancer in the unit"));
+        assert!(text("/a", libc::EISDIR).ends_with("- for standard output, or off"));
     }
 
     #[test]

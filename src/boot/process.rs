@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
 
+use super::access::{AccessOutput, Writer};
 use super::admin::AdminSocket;
 use super::error::Error;
 use crate::balance::{REPORTS_MAX, SLOTS_MAX};
@@ -21,7 +22,7 @@ use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
-use crate::worker::{CacheMail, Mail, Order, SteerMail, Worker};
+use crate::worker::{CacheMail, LogMail, Mail, Order, SteerMail, Worker};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -29,6 +30,7 @@ pub struct Process {
     control: Staff<control::Order>,
     events: Receiver<Event>,
     published: Vec<Arc<Published>>,
+    access: Option<Writer>,
     running: usize,
 }
 
@@ -39,6 +41,15 @@ pub enum Ending {
     Drained,
     /// So many connections were cut at the deadline or by a second signal.
     Cut(u64),
+}
+
+/// What a running process is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Finish what is in flight and end.
+    Stop,
+    /// Re-open the access log.
+    Reopen,
 }
 
 /// A thread and the way to give it orders.
@@ -72,6 +83,7 @@ impl Process {
         config: &Config,
         listeners: Vec<Vec<TcpListener>>,
         admin: Option<AdminSocket>,
+        access: Option<AccessOutput>,
     ) -> Result<Self, Error> {
         executor::warm_up().map_err(|error| {
             Error::ThreadDied("the first executor".to_owned(), error.to_string())
@@ -79,6 +91,15 @@ impl Process {
         let (to_us, events) = unbounded();
         let published: Vec<_> =
             listeners.iter().map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
+        let (access, mut logs) = match access {
+            Some(output) => {
+                let format = output.format();
+                let (logs, outlet) = LogMail::for_cores(&config.cores, format);
+                (Some(Writer::start(output, outlet)?), logs)
+            }
+            None => (None, Vec::new()),
+        };
+        let mut logs = logs.drain(..);
         let mut subscribers = Vec::new();
         let mut mails = Vec::new();
         let bells = published.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
@@ -102,6 +123,7 @@ impl Process {
                     .collect(),
                 cache: config.cache.is_some().then_some(cache),
                 steer: (config.steer == Steer::Accept && published.len() > 1).then_some(steer),
+                access: logs.next(),
             };
             mails.push((orders, bell, mail));
         }
@@ -153,7 +175,7 @@ impl Process {
         await_ready(&events, workers.len())?;
         control.order(control::Order::Ready);
         let running = workers.len();
-        Ok(Self { workers, control, events, published, running })
+        Ok(Self { workers, control, events, published, access, running })
     }
 
     /// Figures of each worker, in core order.
@@ -161,15 +183,22 @@ impl Process {
         &self.published
     }
 
-    /// Serves until `signals` yields, then drains: listeners close, what is in flight ends, for at most `deadline`. A
+    /// Serves until `signals` say stop, then drains: listeners close, what is in flight ends, for at most `deadline`. A
     /// second signal cuts it short.
     ///
     /// # Errors
     /// When a thread ended that was not told to.
-    pub fn serve(mut self, signals: &Receiver<()>, deadline: Duration) -> Result<Ending, Error> {
+    pub fn serve(
+        mut self,
+        signals: &Receiver<Signal>,
+        deadline: Duration,
+    ) -> Result<Ending, Error> {
         loop {
             crossbeam_channel::select! {
-                recv(signals) -> _ => break,
+                recv(signals) -> signal => match signal {
+                    Ok(Signal::Reopen) => self.reopen(),
+                    Ok(Signal::Stop) | Err(_) => break,
+                },
                 recv(self.events) -> event => self.note(event.ok())?,
             }
         }
@@ -177,7 +206,13 @@ impl Process {
         self.drain(signals, deadline)
     }
 
-    fn drain(mut self, signals: &Receiver<()>, deadline: Duration) -> Result<Ending, Error> {
+    fn reopen(&self) {
+        if let Some(access) = &self.access {
+            access.reopen();
+        }
+    }
+
+    fn drain(mut self, signals: &Receiver<Signal>, deadline: Duration) -> Result<Ending, Error> {
         self.control.order(control::Order::Drain);
         self.workers.iter().for_each(|worker| worker.order(Order::Drain));
         let until = Instant::now() + deadline;
@@ -185,7 +220,10 @@ impl Process {
         while self.running > 0 {
             let left = until.saturating_duration_since(Instant::now());
             let must_stop = crossbeam_channel::select! {
-                recv(signals) -> _ => true,
+                recv(signals) -> signal => match signal {
+                    Ok(Signal::Reopen) => { self.reopen(); false }
+                    Ok(Signal::Stop) | Err(_) => true,
+                },
                 recv(self.events) -> event => { self.note(event.ok())?; false }
                 default(left) => true,
             };
@@ -201,6 +239,9 @@ impl Process {
         let _ = self.events.recv_timeout(CONTROL_PATIENCE);
         for worker in self.workers {
             let _ = worker.thread.join();
+        }
+        if let Some(access) = self.access {
+            access.finish();
         }
         drop(self.control);
         Ok(if cut > 0 { Ending::Cut(cut) } else { Ending::Drained })

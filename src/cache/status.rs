@@ -1,5 +1,6 @@
 //! The Cache-Status field (RFC 9211): what the cache did with a request, for whoever asks why.
 
+use crate::access_log::CacheWord;
 use crate::http::forward::decimal;
 
 /// What the cache did.
@@ -68,6 +69,19 @@ impl Why {
 }
 
 impl CacheStatus {
+    /// The access log's word for a stored response that is served so.
+    pub const fn word(&self) -> CacheWord {
+        match self {
+            Self::Hit { ttl_secs } if *ttl_secs >= 0 => CacheWord::Hit,
+            Self::Hit { .. } => CacheWord::Stale,
+            Self::Forward(Forwarded { status: Some(304), .. }) => CacheWord::Revalidated,
+            // Collapsed or for an error: what was stored is served for want of something better.
+            Self::Forward(Forwarded { ttl_secs: Some(..0), .. }) => CacheWord::Stale,
+            Self::Forward(Forwarded { collapsed: true, .. }) => CacheWord::Collapsed,
+            Self::Forward(_) => CacheWord::Miss,
+        }
+    }
+
     /// Appends the field line to `out`. Members of caches before us stay on their own lines before it.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"Cache-Status: balancer");
@@ -106,6 +120,25 @@ fn ttl(out: &mut Vec<u8>, secs: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_the_access_log() {
+        let because = |why| Forwarded::because(why);
+        let validated = Forwarded { status: Some(304), ttl_secs: Some(9), ..because(Why::Stale) };
+        let for_an_error =
+            Forwarded { status: Some(500), ttl_secs: Some(-9), ..because(Why::Stale) };
+        let collapsed = Forwarded { ttl_secs: Some(9), collapsed: true, ..because(Why::UriMiss) };
+        for (status, word) in [
+            (CacheStatus::Hit { ttl_secs: 0 }, CacheWord::Hit),
+            (CacheStatus::Hit { ttl_secs: -1 }, CacheWord::Stale),
+            (CacheStatus::Forward(validated), CacheWord::Revalidated),
+            (CacheStatus::Forward(for_an_error), CacheWord::Stale),
+            (CacheStatus::Forward(collapsed), CacheWord::Collapsed),
+            (CacheStatus::Forward(because(Why::UriMiss)), CacheWord::Miss),
+        ] {
+            assert_eq!(status.word(), word, "{status:?}");
+        }
+    }
 
     #[test]
     fn lines() {

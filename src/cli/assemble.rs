@@ -14,7 +14,9 @@ use super::{Check, Demo, Run, Top, Value};
 use crate::balance::ERRANDS_MAX;
 use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
 use crate::cache::CacheSettings;
-use crate::config::{AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Timeouts};
+use crate::config::{
+    AccessLogConfig, AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Timeouts,
+};
 use crate::http::HeadLimits;
 
 /// `balancer check`: what is wrong with the settings is its finding and not its end.
@@ -43,6 +45,7 @@ pub(super) fn run(
     let config = Config {
         listen,
         admin: admin(&read, &mut warnings)?,
+        access_log: access_log(&read, &mut warnings)?,
         connections_max: connections_max(&read, plan.workers.len(), environment, &mut warnings)?,
         cores: plan.workers,
         control_core: plan.control,
@@ -180,6 +183,17 @@ fn admin(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<SocketA
         ));
     }
     Ok(address)
+}
+
+fn access_log(
+    read: &Reader<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<AccessLogConfig>, Error> {
+    let place = read.one(&settings::ACCESS_LOG, values::log_place)?.flatten();
+    let format = read.one(&settings::ACCESS_FORMAT, values::log_format)?.unwrap_or_default();
+    let because = "there is no --access-log";
+    warn_unused(read, &settings::ACCESS_FORMAT, place.is_none(), because, warnings)?;
+    Ok(place.map(|path| AccessLogConfig { path, format }))
 }
 
 fn agent(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<AgentConfig>, Error> {

@@ -122,6 +122,30 @@ pub const ADMIN: Setting = Setting {
     group: "Output",
     ..BLANK
 };
+/// `--access-log`.
+pub const ACCESS_LOG: Setting = Setting {
+    flag: "access-log",
+    value: "PATH|-|off",
+    env: "BALANCER_ACCESS_LOG",
+    default: "off",
+    help: "A line for each request: a file (SIGHUP re-opens it), - for standard output, or off",
+    noun: "a place for a log",
+    want: "a path, - for standard output, or off, for example /var/log/balancer/access.log",
+    group: "Output",
+    ..BLANK
+};
+/// `--access-format`.
+pub const ACCESS_FORMAT: Setting = Setting {
+    flag: "access-format",
+    value: "FORMAT",
+    env: "BALANCER_ACCESS_FORMAT",
+    default: "combined",
+    help: "How these lines look: short and json tell everything, common and combined what log readers know",
+    noun: "a format",
+    want: "short, common, combined or json, for example combined",
+    group: "Output",
+    ..BLANK
+};
 /// `--max-connections`.
 pub const MAX_CONNECTIONS: Setting = Setting {
     flag: "max-connections",
@@ -506,6 +530,8 @@ pub const SETTINGS: &[&Setting] = &[
     &MAX_REQUEST_LINE,
     &MAX_BODY,
     &ADMIN,
+    &ACCESS_LOG,
+    &ACCESS_FORMAT,
     &LOG,
 ];
 /// Every setting of `balancer top`.

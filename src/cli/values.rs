@@ -1,8 +1,10 @@
 //! Text to values: ports, durations, sizes, addresses, backends. Pure; knows nothing of where the text came from.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access_log::Format;
 use crate::balance::{Balance, Score};
 use crate::boot::plan::CoreChoice;
 use crate::cache::CacheMode;
@@ -130,6 +132,27 @@ pub(super) fn on_or_off(text: &str) -> Result<bool, Wrong> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
+        _ => Err(Wrong::NotOne),
+    }
+}
+
+/// `off` (None), `-` for standard output (no path), or a path.
+pub(super) fn log_place(text: &str) -> Result<Option<Option<PathBuf>>, Wrong> {
+    match text {
+        "off" => Ok(None),
+        "-" => Ok(Some(None)),
+        _ if text.ends_with('/') => Err(Wrong::Because("which is a directory")),
+        _ => Ok(Some(Some(text.into()))),
+    }
+}
+
+/// How a line of the access log looks.
+pub(super) fn log_format(text: &str) -> Result<Format, Wrong> {
+    match text {
+        "short" => Ok(Format::Short),
+        "common" => Ok(Format::Common),
+        "combined" => Ok(Format::Combined),
+        "json" => Ok(Format::Json),
         _ => Err(Wrong::NotOne),
     }
 }

@@ -41,6 +41,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
     };
     Config {
         admin: None,
+        access_log: None,
         listen: Vec::new(),
         cores: vec![0, 1],
         control_core: 0,

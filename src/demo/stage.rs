@@ -22,7 +22,7 @@ use super::set::{COUNT, Each, Set, less, name, shares};
 use super::view::Sight;
 use crate::balance::Balance;
 use crate::boot::plan::{CoreChoice, plan};
-use crate::boot::{self, Ending, Process};
+use crate::boot::{self, Ending, Process, Signal};
 use crate::config::{AgentConfig, Config, Timeouts};
 use crate::http::HeadLimits;
 use crate::io::affinity::{Cpus, format_list};
@@ -39,7 +39,7 @@ pub(super) struct Stage {
     /// What the agent says.
     pub set: Set,
     published: Vec<Arc<Published>>,
-    stop: Sender<()>,
+    stop: Sender<Signal>,
     serving: Option<JoinHandle<Result<Ending, boot::Error>>>,
     governor: Governor,
     samples: VecDeque<(Instant, Each<u64>)>,
@@ -75,7 +75,7 @@ impl Stage {
         let prepared = boot::prepare(&config).map_err(Error::Boot)?;
         let address = prepared.listeners.addresses[0];
         let admin = prepared.admin.as_ref().map(|admin| admin.address);
-        let process = Process::start(&config, prepared.listeners.workers, prepared.admin)
+        let process = Process::start(&config, prepared.listeners.workers, prepared.admin, None)
             .map_err(Error::Boot)?;
         let published = process.published().to_vec();
         let (stop, stopped) = unbounded();
@@ -166,7 +166,7 @@ impl Stage {
     /// Tells the process to stop, as a signal would.
     pub fn stop(&self) {
         // A process that has ended already needs no telling; `ending` says how it went.
-        let _ = self.stop.send(());
+        let _ = self.stop.send(Signal::Stop);
     }
 
     pub fn has_ended(&self) -> bool {
@@ -264,6 +264,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
     Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        access_log: None,
         cores: plan.workers,
         control_core: plan.control,
         agent: Some(AgentConfig {

@@ -38,6 +38,7 @@ pub enum Count {
     PoolEvictions,
     Tunnels,
     PanicsContained,
+    LogLinesDropped,
     CacheHits,
     CacheStale,
     CacheRevalidations,
@@ -104,6 +105,11 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         Count::PanicsContained,
         "balancer_panics_contained_total",
         "Panics confined to one connection.",
+    ),
+    (
+        Count::LogLinesDropped,
+        "balancer_access_log_lines_dropped_total",
+        "Lines of the access log that were not written: the writer was behind, or could not write.",
     ),
     (
         Count::CacheHits,

@@ -31,7 +31,7 @@ pub(super) async fn refuse<I: Io>(
         head_only: method == Some(Method::Head),
     };
     shard.note_refusal(refusal);
-    begin(desk, refusal.status());
+    begin(desk, refusal.status(), refusal.label());
     answer::write(desk.down.lead(), &words);
     deliver(shard, client, desk, Next::Linger).await
 }
@@ -55,7 +55,7 @@ pub(super) async fn refuse_with<I: Io>(
         head_only: desk.request.method == Method::Head,
     };
     shard.note_refusal(refusal);
-    begin(desk, refusal.status());
+    begin(desk, refusal.status(), refusal.label());
     answer::write(desk.down.lead(), &words);
     deliver(shard, client, desk, next(plan, keeps)).await
 }
@@ -69,7 +69,7 @@ pub(super) async fn as_final_recipient<I: Io>(
 ) -> Next {
     let keeps = keeps_client(shard, plan);
     let keep_alive_10 = keeps && desk.request.version == Version::Http10;
-    begin(desk, 200);
+    begin(desk, 200, "");
     let (lead, head, date) = (desk.down.lead(), desk.inbound.held(), shard.date());
     match desk.request.method {
         Method::Trace => {
@@ -94,8 +94,8 @@ fn next(plan: &RequestPlan, keeps: bool) -> Next {
     }
 }
 
-fn begin(desk: &mut Desk, status: u16) {
-    desk.record.own(status);
+fn begin(desk: &mut Desk, status: u16, reason: &'static str) {
+    desk.record.own(status, reason);
     desk.outbound.clear();
     desk.down.begin(Framing::None, false, false);
 }
@@ -107,6 +107,9 @@ async fn deliver<I: Io>(
     then: Next,
 ) -> Next {
     shard.counters.add(Count::AnswersOwn, 1);
+    let lead = desk.down.lead();
+    let head = memchr::memmem::find(lead, b"\r\n\r\n").map_or(lead.len(), |end| end + 4);
+    desk.record.head_out = head as u64;
     client.stream.set_deadline(Some(shard.now() + shard.config.timeouts.write));
     let next = loop {
         match desk.down.flush(&desk.outbound, &client.stream) {

@@ -72,12 +72,15 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
     loop {
         desk.record.begin(shard.now());
         match read_head(&shard, &client.stream, &mut desk).await {
-            Heading::Whole => shard.counters.add(Count::Requests, 1),
+            Heading::Whole => {
+                shard.counters.add(Count::Requests, 1);
+                desk.record.is_whole = true;
+            }
             Heading::Idle => return Some(client),
             Heading::Over => return None,
             Heading::Refused(reject) => {
                 let next = answer::refuse(&shard, &client, &mut desk, None, reject).await;
-                shard.note_end(&desk.record);
+                end(&shard, &client, &mut desk);
                 if next == Next::Linger {
                     close(&shard, &client.stream, &mut desk, true).await;
                 }
@@ -85,9 +88,8 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
             }
         }
         let next = exchange(&shard, &client, &mut desk).await;
-        shard.note_end(&desk.record);
+        end(&shard, &client, &mut desk);
         desk.inbound.release();
-        shard.counters.add(Count::BytesToClients, desk.down.bytes_out());
         match next {
             Next::Request => {}
             Next::Close | Next::Linger => {
@@ -105,6 +107,14 @@ pub(super) async fn burst<I: Io>(shard: Rc<Shard<I>>, client: Client<I>) -> Opti
             wait::for_a_turn().await;
         }
     }
+}
+
+/// A request is over, whatever has become of it.
+fn end<I: Io>(shard: &Shard<I>, client: &Client<I>, desk: &mut Desk) {
+    let sent = desk.down.bytes_out();
+    shard.note_sent(&mut desk.record, sent);
+    shard.note_end(&desk.record);
+    shard.log(client, desk);
 }
 
 /// How the search for a request head ended.

@@ -49,6 +49,11 @@ pub(super) struct Tries {
     pub failed: Option<Slot>,
     /// A pooled connection has died under this request: no other pooled one is tried.
     pub is_fresh_only: bool,
+    /// How many backends were asked, races and second times included, and which one was last.
+    pub asked: u32,
+    pub asked_last: Option<Slot>,
+    /// Time spent in the queue.
+    pub queued: Duration,
     last: Option<Fault>,
 }
 
@@ -83,7 +88,7 @@ impl Tries {
         }
         let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
         match choice {
-            Choice::Backend(slot) => Picked::Seat(Seat::at(shard, slot)),
+            Choice::Backend(slot) => self.take_seat(shard, slot),
             Choice::Busy => Picked::Busy,
             Choice::Nobody if other.is_some() => Picked::Nobody,
             Choice::Nobody => self.pick_again(shard),
@@ -96,7 +101,13 @@ impl Tries {
             |slot: &Slot| shard.with_backend(*slot, Backend::is_eligible).unwrap_or(false);
         let Some(again) = self.failed.take().filter(is_eligible) else { return Picked::Nobody };
         self.is_fresh_only = true;
-        Picked::Seat(Seat::at(shard, again))
+        self.take_seat(shard, again)
+    }
+
+    fn take_seat<I: Io>(&mut self, shard: &Rc<Shard<I>>, slot: Slot) -> Picked<I> {
+        self.asked += 1;
+        self.asked_last = Some(slot);
+        Picked::Seat(Seat::at(shard, slot))
     }
 }
 
@@ -237,7 +248,7 @@ async fn seat<I: Io>(
     let place = Place { shard, ticket, since: shard.now() };
     shard.counters.add(Count::Queued, 1);
     client.set_deadline(Some(shard.now() + shard.config.timeouts.queue));
-    poll_fn(|cx| {
+    let outcome = poll_fn(|cx| {
         if shard.queue.borrow().is_front(place.ticket) {
             match tries.pick(shard, None) {
                 Picked::Seat(seat) => return Poll::Ready(Ok(seat)),
@@ -252,7 +263,9 @@ async fn seat<I: Io>(
             Poll::Pending => Poll::Pending,
         }
     })
-    .await
+    .await;
+    tries.queued += shard.now().since(place.since);
+    outcome
 }
 
 /// A place in the queue, given up when dropped.

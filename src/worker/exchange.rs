@@ -60,7 +60,10 @@ async fn forward<I: Io>(
     let mut is_staged = false;
     loop {
         let host = Host::Client(&client.stream);
-        let upstream = match dial::reach(shard, host, &mut tries).await {
+        let since = shard.now();
+        let reached = dial::reach(shard, host, &mut tries).await;
+        desk.record.reach(since, shard.now(), &tries);
+        let upstream = match reached {
             Ok(upstream) => upstream,
             Err(Unreached::Gone) => {
                 shard.counters.add(Count::ClientsGone, 1);
@@ -87,6 +90,7 @@ async fn forward<I: Io>(
             return answer::refuse(shard, client, desk, method, reject).await;
         }
         errand.note_sent();
+        desk.record.is_sent = true;
         let outcome = converse(shard, client, desk, plan, &upstream.stream, errand).await;
         shard.note_try(&upstream.seat, &mut desk.record);
         let fault = match outcome {
@@ -98,6 +102,7 @@ async fn forward<I: Io>(
             }
             Outcome::Upgraded => {
                 shard.counters.add(Count::Tunnels, 1);
+                shard.keep_head(desk);
                 tunnel(shard, &client.stream, desk, &upstream.stream).await;
                 return Next::Drop;
             }
@@ -134,6 +139,7 @@ async fn forward<I: Io>(
                 return answer::refuse(shard, client, desk, method, reject).await;
             }
             Outcome::ClientGone(how) => {
+                desk.record.gone(how);
                 let next = gone(shard, desk, how);
                 if desk.down.is_teeing() {
                     // Others may read it, and will.
@@ -143,6 +149,7 @@ async fn forward<I: Io>(
             }
             Outcome::Cut { fault, is_end_marked } => {
                 note_fault(shard, &upstream, fault);
+                desk.record.cut(fault);
                 return if is_end_marked { Next::Drop } else { Next::Cut };
             }
             Outcome::Failed { fault, has_answered } => {
@@ -247,7 +254,8 @@ async fn detach<I: Io>(
 ) -> Next {
     let Some(held) = errand.stored() else { return Next::Cut };
     let length = held.policy().length().unwrap_or(0);
-    shard.counters.add(Count::BytesToClients, desk.down.bytes_out());
+    let sent = desk.down.bytes_out();
+    shard.note_sent(&mut desk.record, sent);
     let (lead, position) = desk.down.unsent();
     let lead = lead.to_vec();
     caching::take_over(shard, upstream, desk, errand);

@@ -94,6 +94,16 @@ pub(super) enum Gone {
     Slow,
 }
 
+impl Gone {
+    /// The word for logs.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Left => "client_left",
+            Self::Slow => "client_slow",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! What bounds a worker and is no setting, in one list for `check --show-config`.
 
-use super::{conn, desk, dial, shard, talk, tick, upstream};
+use super::{access, conn, desk, dial, shard, talk, tick, upstream};
+use crate::access_log::LINE_BYTES_MAX;
 use crate::balance::{EXCLUDED_MAX, RETRIES_MAX, RETRIES_PER_SECOND_MIN};
 use crate::config::Limit;
 
@@ -11,6 +12,8 @@ pub const LIMITS: &[Limit] = &[
     Limit::time("reading on behind the last answer", conn::LINGER),
     Limit::bytes("read on behind the last answer", conn::LINGER_BYTES_MAX),
     Limit::bytes("body bytes held per direction", desk::BODY_BYTES),
+    Limit::bytes("access log lines held per core", access::BUFFERS * access::BUFFER_BYTES),
+    Limit::bytes("a line of the access log", LINE_BYTES_MAX),
     Limit::count("request desks kept per core", shard::DESKS_KEPT_MAX),
     Limit::count("idle connections per backend and core", upstream::IDLE_PER_BACKEND_MAX),
     Limit::time("a connect before another backend races it", dial::RACE_AFTER),

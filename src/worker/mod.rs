@@ -11,8 +11,10 @@
 //! | `talk` | who moves when, who waits for whom and how long |
 //! | `relay` | body bytes across, backpressure |
 //! | `upstream` | which idle connections are kept |
+//! | `access` | how lines of the access log leave the core |
 //! | `shard` | nothing: it keeps what the core owns |
 
+mod access;
 mod answer;
 mod buffer;
 mod caching;
@@ -50,6 +52,7 @@ use crate::balance::Snapshot;
 use crate::config::ShardConfig;
 use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
+pub use access::{Batch, LogMail, LogOutlet, Spare, lines_in};
 pub use caching::{CacheMail, Purger};
 pub use limits::LIMITS;
 
@@ -73,6 +76,8 @@ pub struct Mail<I: Io> {
     pub cache: Option<CacheMail<I::Bell>>,
     /// How connections move between the cores; None when they do not.
     pub steer: Option<SteerMail<I::Movable, I::Bell>>,
+    /// Where lines of the access log go; None when there is none.
+    pub access: Option<LogMail>,
 }
 
 /// What the process wants of a worker.
@@ -143,6 +148,9 @@ impl<I: Io> Worker<I> {
             }
         });
         is_stopped.await;
+        if let Some(access) = &shard.access {
+            access.flush(&shard.counters);
+        }
         tick::publish(&shard, &mail.published);
     }
 }

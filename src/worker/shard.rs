@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::Mail;
+use super::access::AccessLog;
 use super::caching::Caching;
 use super::desk::Desk;
 use super::queue::RequestQueue;
@@ -35,6 +36,8 @@ pub(super) struct Shard<I: Io> {
     /// None when connections stay where they arrive.
     pub steering: Option<Steering<I>>,
     published: Arc<Published>,
+    /// None when it is off.
+    pub access: Option<AccessLog>,
     snapshot: RefCell<Arc<Snapshot>>,
     /// By slot: position in the snapshot, and which address is tried first.
     directory: RefCell<Vec<Listing>>,
@@ -61,6 +64,7 @@ impl<I: Io> Shard<I> {
     /// Takes from `mail` what is for it alone.
     pub(super) fn new(io: I, config: ShardConfig, mail: &mut Mail<I>) -> Self {
         Self {
+            access: mail.access.take().map(AccessLog::new),
             caching: config
                 .cache
                 .as_ref()

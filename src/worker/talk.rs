@@ -457,6 +457,7 @@ impl<I: Io> Talk<'_, I> {
         };
         let (head, extra) = (desk.outbound.held(), &desk.papers.extra);
         forward::response_head_saying(desk.down.lead(), &desk.response, head, &words, extra);
+        desk.record.head_out = desk.down.lead().len() as u64;
         desk.down.drop_listed_trailers(&desk.response.fields, desk.outbound.held());
         desk.outbound.release();
         if !desk.down.is_ended() && !desk.outbound.is_empty() {

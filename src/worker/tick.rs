@@ -35,6 +35,9 @@ pub(super) async fn run<I: Io>(
         if let Some(caching) = &shard.caching {
             caching.tick(shard.now(), is_busy);
         }
+        if let Some(access) = &shard.access {
+            access.tick(shard.now(), &shard.counters);
+        }
         publish(&shard, &published);
         let now = shard.now();
         if let Some(percent) = work.busy_percent(now, shard.io.slept()) {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use balancer::access_log::Format;
 use balancer::balance::Balance;
 use balancer::cli::settings::{self, SETTINGS};
 use balancer::cli::{Command, Demo, Environment, Error, Run, parse};
@@ -206,6 +207,14 @@ fn what_contradicts_is_refused_and_what_is_useless_warned_of() {
     let health = health.unwrap();
     assert_eq!((health.path.as_str(), health.interval), ("/up", Duration::from_secs(2)));
     assert_eq!(health.timeout, Duration::from_millis(300));
+    let warned = run("--backend a:1 --access-format json");
+    assert_eq!(warned.warnings, ["--access-format is not used: there is no --access-log"]);
+    assert_eq!(warned.config.access_log, None);
+    assert_eq!(run("--backend a:1 --access-log off").config.access_log, None);
+    let log = run("--backend a:1 --access-log - --access-format json").config.access_log.unwrap();
+    assert_eq!((log.path, log.format), (None, Format::Json));
+    let log = run("--backend a:1 --access-log a.log").config.access_log.unwrap();
+    assert_eq!((log.path, log.format), (Some("a.log".into()), Format::Combined));
     // A variable is there for all of a deployment's programs.
     let shared =
         world(&[("HOST_PORT_WS_DEPLOYMENT_AGENT", "2"), ("HOST_PORT_HTTP_BALANCER", "3")], None);

@@ -79,6 +79,8 @@ pub const TABLE: &[Row] = &[
     Row { setting: &settings::MAX_REQUEST_LINE, good: "4KiB", wrong: &[("long", "not a size"), ("127", SMALL), ("2MiB", LARGE)] },
     Row { setting: &settings::MAX_BODY, good: "64MiB", wrong: &[("infinite", "not a size"), ("-1", SMALL), ("8388608TiB", LARGE)] },
     Row { setting: &settings::ADMIN, good: "127.0.0.1:0", wrong: &[("here", "not an address or off"), ("localhost:80", "a name; an IP address is needed"), ("1.2.3.4:x", "not an address or off"), ("1.2.3.4:65536", LARGE), (":-1", SMALL)] },
+    Row { setting: &settings::ACCESS_LOG, good: "/var/log/a.log", wrong: &[("/var/log/", "which is a directory")] },
+    Row { setting: &settings::ACCESS_FORMAT, good: "json", wrong: &[("csv", "not a format"), ("JSON", "not a format")] },
     Row { setting: &settings::LOG, good: "warn,balancer=debug", wrong: &[("loud", "not a log level"), ("balancer=loud", "not a log level")] },
 ];
 
@@ -174,6 +176,7 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
         let rest = if flag == "target-port" { "--backend a" } else { rest };
         let rest = match flag {
             "agent-backoff" => "--backend a:1 --agent ws://x --target-port 1",
+            "access-format" => "--backend a:1 --access-log -",
             "health-interval" | "health-timeout" => "--backend a:1 --health-path /x",
             _ => rest,
         };

@@ -101,6 +101,7 @@ impl House {
             cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
                 .pop(),
             steer: None,
+            access: None,
         };
         let has_ended = Rc::new(Cell::new(false));
         let work = build(io.clone(), config(), vec![io.listen(address)], mail);

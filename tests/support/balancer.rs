@@ -123,10 +123,20 @@ impl Balancer {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
         // The shell's own `kill`: no unsafe code and no package needed for one signal.
-        let script = format!("kill -TERM {}", self.child.id());
+        let script = format!("kill -{name} {}", self.child.id());
         let sent = Command::new("sh").args(["-c", &script]).status().expect("a shell");
-        assert!(sent.success(), "SIGTERM could not be sent");
+        assert!(sent.success(), "SIG{name} could not be sent");
     }
 
     /// Waits for the end of the process.

@@ -11,7 +11,7 @@ use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::Bell as _;
 use balancer::io::{executor, listen, wake::Bell};
 use balancer::metrics::Published;
-use balancer::worker::{CacheMail, Mail, Order, Worker};
+use balancer::worker::{CacheMail, LogMail, Mail, Order, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 /// A backend that answers every request of a connection the same way.
@@ -80,15 +80,21 @@ impl Running {
 }
 
 /// The first `running` of two workers that share a cache, each with a port of its own; `on_thread` runs first on each
-/// of their threads. One that does not run is stuck, as the other sees it.
-pub fn start_workers(running: usize, origin: SocketAddr, on_thread: fn()) -> Vec<Running> {
+/// of their threads. One that does not run is stuck, as the other sees it. `logs`: where they log, if they do.
+pub fn start_workers(
+    running: usize,
+    origin: SocketAddr,
+    on_thread: fn(),
+    logs: Vec<LogMail>,
+) -> Vec<Running> {
+    let mut logs = logs.into_iter();
     let bells = [Bell::new().unwrap(), Bell::new().unwrap()];
     let published = [Arc::new(Published::new(8)), Arc::new(Published::new(8))];
     let hasher = KeyHasher::new(RandomState::new());
     let mails = CacheMail::for_cores(&bells, &published, &hasher);
     (mails.into_iter().zip(bells).zip(published).enumerate().take(running))
         .map(|(number, ((mail, bell), published))| {
-            start_worker(number, origin, mail, bell, published, on_thread)
+            start_worker(number, origin, (mail, logs.next()), bell, published, on_thread)
         })
         .collect()
 }
@@ -96,7 +102,7 @@ pub fn start_workers(running: usize, origin: SocketAddr, on_thread: fn()) -> Vec
 fn start_worker(
     worker: usize,
     origin: SocketAddr,
-    cache: CacheMail<Bell>,
+    (cache, access): (CacheMail<Bell>, Option<LogMail>),
     bell: Bell,
     published: Arc<Published>,
     on_thread: fn(),
@@ -129,6 +135,7 @@ fn start_worker(
         peers,
         cache: Some(cache),
         steer: None,
+        access,
     };
     let thread = std::thread::spawn({
         let bell = bell.clone();

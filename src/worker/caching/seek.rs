@@ -13,6 +13,7 @@ use super::parcel::{Parcel, Question};
 use super::serving::{Stock, serve};
 use super::waits::{News, Ticket};
 use super::{Caching, Held, LEASE, refresh};
+use crate::access_log::CacheWord;
 use crate::cache::status::{CacheStatus, Forwarded, Why};
 use crate::cache::store::{Answer, BodyState, Key, Lease, Seek, Waiter};
 use crate::cache::{Lookup, Plan, Query, Representation, RequestDirectives, Verdict};
@@ -69,6 +70,7 @@ pub(in crate::worker) async fn begin<I: Io>(
     let lookup = match cache_plan {
         Plan::Bypass(_) => {
             shard.counters.add(Count::CacheBypasses, 1);
+            desk.record.cache = Some(CacheWord::Bypass);
             let is_plain = matches!(desk.request.method, Method::Get | Method::Head);
             let kind = if is_plain { Kind::Bypass } else { Kind::Off };
             return Begun::Forward(Errand::new(shard, kind));
@@ -100,6 +102,7 @@ pub(in crate::worker) async fn begin<I: Io>(
                 let next = answer::refuse_with(shard, client, desk, plan, refusal).await;
                 return Begun::Answered(next);
             }
+            desk.record.cache = Some(CacheWord::Miss);
             let mut errand = Errand::new(shard, Kind::Lookup(lookup));
             errand.asking = asking(desk, &lookup, lease, stale.as_ref());
             errand.note_target(hash, lease, stale, why, is_collapsed);

@@ -19,6 +19,7 @@ use crate::metrics::Count;
 use crate::worker::answer::keeps_client;
 use crate::worker::client::{Client, Next};
 use crate::worker::desk::Desk;
+use crate::worker::fault::Gone;
 use crate::worker::shard::Shard;
 use crate::worker::wait;
 
@@ -54,10 +55,12 @@ pub(in crate::worker) async fn serve<I: Io>(
         date: &shard.date(),
         status,
     };
-    desk.record.own(served::status(serve, stored.policy()));
+    desk.record.own(served::status(serve, stored.policy()), "");
+    desk.record.cache = Some(status.word());
     desk.outbound.clear();
     desk.down.begin(Framing::None, false, false);
     served::write(desk.down.lead(), stored.head(), stored.policy(), &with);
+    desk.record.head_out = desk.down.lead().len() as u64;
     let range = match serve {
         Serve::Full if !is_head => 0..length,
         Serve::Partial { start, end } if !is_head => start..end,
@@ -88,17 +91,26 @@ pub(in crate::worker) async fn serve_rest<I: Io>(
                 stream.set_deadline(Some(shard.now() + shard.config.timeouts.write));
                 let status = wait::ready(stream, Interest::WRITE).await;
                 if status.is_reset {
+                    desk.record.gone(Gone::Left);
                     break Next::Drop;
                 }
                 if status.is_expired {
+                    desk.record.gone(Gone::Slow);
                     // It takes nothing: an orderly close would go on offering it what we sent.
                     break Next::Cut;
                 }
             }
-            Sent::Broken => break Next::Drop,
+            Sent::Broken => {
+                desk.record.gone(Gone::Left);
+                break Next::Drop;
+            }
             Sent::Starved => {
                 stream.set_deadline(Some(shard.now() + shard.config.timeouts.request));
                 if !has_grown(caching, stream, held.body(), outflow.range.start).await {
+                    match stream.status().is_reset {
+                        true => desk.record.gone(Gone::Left),
+                        false => desk.record.reason = FILL_BROKEN,
+                    }
                     break Next::Drop;
                 }
             }
@@ -111,7 +123,7 @@ pub(in crate::worker) async fn serve_rest<I: Io>(
     };
     stream.set_deadline(None);
     let written = outflow.written();
-    shard.counters.add(Count::BytesToClients, written);
+    shard.note_sent(&mut desk.record, written);
     // The connection counts the staged bytes of its answers itself; these are no longer its.
     desk.down.begin(Framing::None, false, false);
     if matches!(next, Next::Drop | Next::Cut) {
@@ -209,6 +221,8 @@ impl Outflow {
     }
 }
 
+/// The log's word for a stored body whose rest never came.
+const FILL_BROKEN: &str = "fill_broken";
 /// Pieces of a body in one write, and the head before them.
 const SLICES_MAX: usize = 17;
 /// Bytes written before other tasks of the core have their turn.
