@@ -85,6 +85,17 @@ fn it_shows_what_goes_on() {
         "document.querySelectorAll('#rows-backends tr')[3].textContent.includes('0.0 %')",
     );
     browser.until("the rest is shared anew", &format!("Math.abs(parseFloat({share}) - 56.3) < 4"));
+
+    let mut client = Client::connect(balancer.address());
+    (0..60).for_each(|n| assert_eq!(client.get(&format!("/count/{}", n % 6)).status(), 200));
+    // Of the rest of the traffic nothing can be kept: misses, and many.
+    let kind =
+        |n: usize| format!("Number($('kinds').rows[{n}].cells[2].textContent.replaceAll(',', ''))");
+    let counted = format!("{} === 54 && {} > 100", kind(0), kind(4));
+    browser.until("hits and misses are counted", &counted);
+    let by_shard = "[...$('shards').rows].some((row) => row.cells[2].textContent > 0)";
+    browser.until("so they are by shard", by_shard);
+    assert!(browser.text("ratio").ends_with('%'));
     pictures(&mut browser, "busy");
 
     agent.kill();
