@@ -71,9 +71,12 @@ fn read(address: SocketAddr, mut take: impl FnMut(Word) -> bool) -> io::Result<(
         if held.len() > HELD_BYTES_MAX {
             return Err(io::Error::other("an event without end"));
         }
-        match stream.read(&mut piece)? {
-            0 => return Ok(()),
-            n => held.extend_from_slice(&piece[..n]),
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(n) => held.extend_from_slice(&piece[..n]),
+            // A read with a timeout is not taken up again by itself when we were stopped meanwhile.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A machine without one skips, loudly. Nothing but the page's own address is ever asked for.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -172,7 +172,14 @@ impl Browser {
         }
         self.socket.send(Message::text(call.to_string())).expect("chromium listens");
         loop {
-            let message = self.socket.read().unwrap_or_else(|error| panic!("{method}: {error}"));
+            let message = match self.socket.read() {
+                Ok(message) => message,
+                // A read with a timeout is not taken up again by itself when the process was stopped meanwhile.
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {
+                    continue;
+                }
+                Err(error) => panic!("{method}: {error}"),
+            };
             let Message::Text(text) = message else { continue };
             let answer: Value = serde_json::from_str(&text).expect("JSON");
             if answer["id"] == self.number {
