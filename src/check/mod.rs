@@ -7,6 +7,9 @@ mod host;
 mod limits;
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::boot;
 use crate::cli::{self, Run};
@@ -78,6 +81,7 @@ pub fn examine(check: &cli::Check) -> (String, u8) {
     };
     findings.extend(host::judge(&facts(config)));
     findings.extend(config.into_iter().flat_map(addresses));
+    findings.extend(config.and_then(access_log));
     let verdict = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     print(&mut out, &findings, verdict);
     (out, exit_code(verdict))
@@ -125,6 +129,32 @@ fn addresses(config: &Config) -> Vec<Finding> {
             .insert(0, Finding::new(Level::Ok, "addresses", format!("{} free", free.join(", "))));
     }
     findings
+}
+
+/// Whether the access log's file can be written. One that is not there yet is not made.
+fn access_log(config: &Config) -> Option<Finding> {
+    let path = config.access_log.as_ref()?.path.as_ref()?;
+    let outcome = match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && has_place(path) => {
+            Ok(format!("{} will be made", path.display()))
+        }
+        Err(error) => Err(boot::Error::AccessLog(path.clone(), error)),
+        Ok(_) => Ok(format!("{} can be written", path.display())),
+    };
+    Some(match outcome {
+        Ok(text) => Finding::new(Level::Ok, "access log", text),
+        Err(error) => {
+            let text = error.to_string();
+            let text = text.trim_start_matches("error: ").to_owned();
+            Finding::new(Level::Failure, "access log", text)
+        }
+    })
+}
+
+/// Whether there is a directory for it.
+fn has_place(path: &Path) -> bool {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    directory.unwrap_or(Path::new(".")).is_dir()
 }
 
 /// Where the settings come from.

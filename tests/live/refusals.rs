@@ -40,21 +40,21 @@ fn assert_says(told: &(Option<i32>, String), code: i32, words: &[&str]) {
 fn every_setting_with_garbage_says_which_from_where_and_what_instead() {
     let directory = parts::scratch();
     for setting in SETTINGS {
-        let env = [(setting.env, "?!")];
+        let env = [(setting.env, GARBAGE)];
         let told = refused(&["run"], &env, &directory);
-        let name = format!("{} is \"?!\"", setting.env);
+        let name = format!("{} is \"{GARBAGE}\"", setting.env);
         let from = format!("from   environment variable {}", setting.env);
         assert_says(&told, 2, &[&name, &from, "want   ", "for example "]);
         let flag = format!("--{}", setting.flag);
-        let told = refused(&["run", &flag, "?!"], &[], &directory);
+        let told = refused(&["run", &flag, GARBAGE], &[], &directory);
         assert_says(
             &told,
             2,
-            &[&format!("{flag} is \"?!\""), &format!("from   flag {flag}"), "want   "],
+            &[&format!("{flag} is \"{GARBAGE}\""), &format!("from   flag {flag}"), "want   "],
         );
         let told = refused(&["run", &flag, ""], &[], &directory);
         assert_says(&told, 2, &[&format!("{flag} is empty"), "want   "]);
-        std::fs::write(directory.join(".env"), format!("# ours\n{}=?!\n", setting.env))
+        std::fs::write(directory.join(".env"), format!("# ours\n{}={GARBAGE}\n", setting.env))
             .expect("a file");
         // In the environment it would hide the line.
         let env: &[(&str, &str)] =
@@ -235,6 +235,23 @@ fn check_tells_all_at_once_and_its_code_is_the_verdict() {
             && text.contains("try --admin"),
         "{text}"
     );
+    // However wide the columns are.
+    let flat = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let log = |path: &str| {
+        let (code, text) = judge(&[&base[..], &["--access-log", path]].concat(), &[]);
+        (code, flat(text))
+    };
+    assert!(log("access.log").1.contains("ok access log access.log will be made"));
+    assert!(!directory.join("access.log").exists(), "nothing is changed");
+    std::fs::write(directory.join("access.log"), "a line\n").expect("a file");
+    assert!(log("access.log").1.contains("ok access log access.log can be written"));
+    assert_eq!(std::fs::read(directory.join("access.log")).expect("our file"), b"a line\n");
+    let (code, text) = log("nowhere/access.log");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("FAIL access log the access log nowhere/access.log cannot be opened"),
+        "{text}"
+    );
     let (code, text) = judge(&["check", "--port", "80a"], &[]);
     assert_eq!(code, Some(1), "{text}");
     assert!(
@@ -255,6 +272,8 @@ fn check_tells_all_at_once_and_its_code_is_the_verdict() {
     std::fs::remove_dir_all(directory).expect("our directory");
 }
 
+/// Not even a place for a log: those end in no slash.
+const GARBAGE: &str = "?!/";
 /// Runs a program (arguments 2 and on) under a filter that answers io_uring_setup with an errno (argument 1).
 const WITHOUT_IO_URING: &str = r"
 import ctypes, os, struct, sys
