@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::fault::{Cause, Fault, Phase};
 use super::queue::Ticket;
-use super::shard::{Seat, Shard};
+use super::seat::Seat;
+use super::shard::Shard;
 use crate::balance::{self, Backend, Choice, Slot};
 use crate::io::{Interest, Io, Status, Stream, Timer};
 use crate::metrics::Count;

@@ -29,6 +29,7 @@ mod queue;
 mod record;
 mod recycle;
 mod relay;
+mod seat;
 mod shard;
 mod steer;
 mod talk;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::dial::Tries;
 use super::fault::{Fault, Gone};
-use super::shard::{Seat, Shard};
+use super::seat::Seat;
+use super::shard::Shard;
 use crate::access_log::CacheWord;
 use crate::balance::Slot;
 use crate::http::Refusal;
