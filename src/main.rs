@@ -69,7 +69,8 @@ fn has_colour() -> bool {
 
 /// The global logger; colours only on a terminal and without NO_COLOR.
 fn start_log(filter: &str, target: Target) {
-    env_logger::Builder::new().parse_filters(filter).target(target).init();
+    let mut log = env_logger::Builder::new();
+    log.parse_filters(filter).target(target).format_timestamp_millis().init();
 }
 
 /// A reader that closed the pipe (`balancer --help | head -1`) is no error.

@@ -109,11 +109,15 @@ impl<I: Io> Shard<I> {
         self.figures.slots.borrow_mut().answered(seat.slot.index(), record.status, wait);
     }
 
-    /// A backend failed.
+    /// A backend failed; what that says of its health is told to the seat.
     pub(super) fn note_fault(&self, seat: &Seat<I>, fault: Fault) {
         self.counters.add(Count::Faults, 1);
         self.figures.faults.count(fault.index());
         self.figures.slots.borrow_mut().failed(seat.slot.index());
+        if log::log_enabled!(log::Level::Debug) {
+            let (worker, why) = (self.config.worker, FAULTS[fault.index()]);
+            self.with_backend(seat.slot, |b| log::debug!("worker {worker}: {} {why}", b.name));
+        }
     }
 
     /// So much was written to the client.
