@@ -15,7 +15,8 @@ pub use backoff::Backoff;
 pub use frame::{BACKENDS_MAX, Flaw, Frame, Item, Refusal, split_name};
 pub use health::{
     Change, ERRANDS_MAX, ERRANDS_PER_SECOND, Errand, Finding, HealthBook, Outcome, PROBE_INTERVAL,
-    REPORTS_MAX, ROW_MAX, Report, Standing, Standings, Symptom, Tally, Todo, Trial, Vital, out_max,
+    REPORTS_MAX, ROW_MAX, Report, Standing, Standings, Symptom, Tally, Todo, Trial, Vital,
+    WAIT_MAX, WAIT_MIN, out_max,
 };
 pub use picker::{Choice, EXCLUDED_MAX, Picker};
 pub use retry::{

@@ -1,7 +1,7 @@
 //! The threads of a running process: one per worker core, one for control. Each runs an executor of its own.
 //!
-//! Crossings that begin here: each worker gets a snapshot channel (from control), an order channel (from this
-//! file) and a block of figures that it alone writes and all others read. What the threads tell us comes over one event channel.
+//! Crossings that begin here: each worker gets a snapshot channel (from control), one for reports on the backends (to
+//! control), an order channel (from this file) and a block of figures that it alone writes and all others read. What the threads tell us comes over one event channel.
 
 use std::hash::RandomState;
 use std::net::TcpListener;
@@ -22,7 +22,7 @@ use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
-use crate::worker::{CacheMail, LogMail, Mail, Order, SteerMail, Worker};
+use crate::worker::{CacheMail, LogMail, Mail, Order, Reporter, SteerMail, Worker};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -89,6 +89,8 @@ impl Process {
             Error::ThreadDied("the first executor".to_owned(), error.to_string())
         })?;
         let (to_us, events) = unbounded();
+        let control_bell = bell()?;
+        let (to_control, reports) = bounded(REPORTS_MAX);
         let published: Vec<_> =
             listeners.iter().map(|_| Arc::new(Published::new(SLOTS_MAX))).collect();
         let (access, mut logs) = match access {
@@ -116,6 +118,7 @@ impl Process {
             let mail: Mail<Driver> = Mail {
                 snapshots,
                 orders: inbox,
+                reporter: Reporter { reports: to_control.clone(), bell: control_bell.clone() },
                 published: published[own].clone(),
                 peers: (published.iter().enumerate())
                     .filter(|(other, _)| *other != own)
@@ -128,11 +131,9 @@ impl Process {
             mails.push((orders, bell, mail));
         }
 
-        let bell = bell()?;
-        let (_to_control, reports) = bounded(REPORTS_MAX);
         let (orders, inbox) = unbounded();
         let (settings, blocks) = (config.clone(), published.clone());
-        let place = (CONTROL, config.control_core, bell.clone());
+        let place = (CONTROL, config.control_core, control_bell.clone());
         let thread = spawn(place, &to_us, move |driver, ready| async move {
             ready();
             let surroundings = Surroundings {
@@ -150,7 +151,7 @@ impl Process {
             Ok(())
         })?;
         await_ready(&events, 1)?;
-        let control = Staff { orders, bell, thread };
+        let control = Staff { orders, bell: control_bell, thread };
         if !config.backends.is_empty() {
             // The first request must not find an empty set just because a worker was faster.
             mails.iter().for_each(|(.., mail)| await_snapshot(mail));

@@ -1,7 +1,10 @@
 //! What bounds the control core and is no setting, in one list for `check --show-config`.
 
 use super::{errand, link, names};
-use crate::balance::{BACKENDS_MAX, ERRANDS_MAX, ROW_MAX};
+use crate::balance::{
+    BACKENDS_MAX, ERRANDS_MAX, ERRANDS_PER_SECOND, PROBE_INTERVAL, REPORTS_MAX, ROW_MAX, WAIT_MAX,
+    WAIT_MIN,
+};
 use crate::config::Limit;
 
 /// Every limit that is a constant.
@@ -16,6 +19,11 @@ pub const LIMITS: &[Limit] = &[
     Limit::count("lookups at one time", names::ASKED_MAX),
     Limit::count("addresses of one name", names::ADDRESSES_MAX),
     Limit::count("failures in a row before a backend is out", ROW_MAX),
+    Limit::time("a failing backend is out at first", WAIT_MIN),
+    Limit::time("a failing backend is out at most", WAIT_MAX),
     Limit::count("probes and checks at one time", ERRANDS_MAX),
+    Limit::count("probes and checks begun in a second", ERRANDS_PER_SECOND as usize),
+    Limit::time("between two probes of a backend", PROBE_INTERVAL),
+    Limit::count("findings of workers that may wait", REPORTS_MAX),
     Limit::time("a probe's connect", errand::CONNECT_TIMEOUT),
 ];

@@ -51,6 +51,7 @@ pub enum Count {
     CacheExpired,
     CacheRemoved,
     CacheRefused,
+    ReportsLost,
     BytesFromClients,
     BytesToClients,
 }
@@ -166,6 +167,11 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         Count::CacheRefused,
         "balancer_cache_refused_total",
         "Responses the store did not take: too large, too late or overtaken by an invalidation.",
+    ),
+    (
+        Count::ReportsLost,
+        "balancer_health_reports_lost_total",
+        "Findings of a core that the control core was too busy to hear.",
     ),
     (Count::BytesFromClients, "balancer_client_bytes_received_total", "Bytes read from clients."),
     (Count::BytesToClients, "balancer_client_bytes_sent_total", "Bytes written to clients."),

@@ -1,8 +1,9 @@
 //! A connection to some backend: pooled if there is one, new otherwise.
 //!
-//! A backend that does not answer a connect within [`RACE_AFTER`] is raced by a second one; whoever is there first
-//! gets the request, the other is closed and counts as a fault. A refused connect moves to the next address of the same
-//! name, then to another backend. Nothing of the request has been sent yet, so all of this is safe for any method.
+//! A backend that does not answer a connect within [`RACE_AFTER`] is raced by a second one, or where there is none by its
+//! own next address; whoever is there first gets the request, the other is closed and counts as a fault. A refused connect
+//! moves to the next address of the same name, then to another backend. Nothing of the request has been sent yet, so all
+//! of this is safe for any method.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -13,8 +14,8 @@ use super::fault::{Cause, Fault, Phase};
 use super::queue::Ticket;
 use super::seat::Seat;
 use super::shard::Shard;
-use crate::balance::{self, Backend, Choice, Slot};
-use crate::io::{Interest, Io, Status, Stream, Timer};
+use crate::balance::{self, Backend, Choice, Slot, Symptom};
+use crate::io::{Interest, Io, Status, Stream, Timer, is_shortage};
 use crate::metrics::Count;
 use crate::time::Instant;
 
@@ -24,6 +25,15 @@ pub(super) struct Upstream<I: Io> {
     pub seat: Seat<I>,
     /// It carried another request before.
     pub is_reused: bool,
+    /// The silence we bear before the head of an answer.
+    pub patience: Duration,
+}
+
+impl<I: Io> Upstream<I> {
+    fn new(stream: I::Stream, seat: Seat<I>, is_reused: bool, tries: &Tries) -> Self {
+        let patience = seat.patience(tries.is_repeatable);
+        Self { stream, seat, is_reused, patience }
+    }
 }
 
 /// Why there is none.
@@ -44,6 +54,8 @@ pub(super) enum Unreached {
 #[derive(Default)]
 pub(super) struct Tries {
     excluded: [Option<Slot>; FAILED_MAX],
+    /// Whether the request may be sent to one backend after another, whatever becomes of it.
+    is_repeatable: bool,
     /// Requests sent once more.
     pub retries: u32,
     /// The one backend that failed after a connection came about; a new connection to it will do where nobody else is.
@@ -59,6 +71,11 @@ pub(super) struct Tries {
 }
 
 impl Tries {
+    /// None yet, of a request that may or may not be sent to one backend after another.
+    pub(super) fn of(is_repeatable: bool) -> Self {
+        Self { is_repeatable, ..Self::default() }
+    }
+
     /// Avoids `slot` from now on.
     pub(super) fn exclude(&mut self, slot: Slot, fault: Fault) {
         self.last = Some(fault);
@@ -87,13 +104,28 @@ impl Tries {
             exclude[n] = slot;
             n += 1;
         }
-        let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
-        match choice {
-            Choice::Backend(slot) => self.take_seat(shard, slot),
-            Choice::Busy => Picked::Busy,
-            Choice::Nobody if other.is_some() => Picked::Nobody,
-            Choice::Nobody => self.pick_again(shard),
+        let mut on_trial = None;
+        loop {
+            let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
+            return match (choice, on_trial) {
+                (Choice::Backend(slot), _) if n < exclude.len() && self.spares(shard, slot) => {
+                    // Whoever is on trial may fail, and this request can be sent but once: anybody else first.
+                    on_trial = on_trial.or(Some(slot));
+                    exclude[n] = slot;
+                    n += 1;
+                    continue;
+                }
+                (Choice::Backend(slot), _) => self.take_seat(shard, slot),
+                (Choice::Busy | Choice::Nobody, Some(slot)) => self.take_seat(shard, slot),
+                (Choice::Busy, None) => Picked::Busy,
+                (Choice::Nobody, None) if other.is_some() => Picked::Nobody,
+                (Choice::Nobody, None) => self.pick_again(shard),
+            };
         }
+    }
+
+    fn spares<I: Io>(&self, shard: &Shard<I>, slot: Slot) -> bool {
+        !self.is_repeatable && shard.health.wants_repeatable(slot, shard.now())
     }
 
     /// The backend that failed after a connection came about, on a fresh one: where nobody else is, it will do.
@@ -124,6 +156,7 @@ struct Lane<I: Io> {
     seat: Seat<I>,
     address: usize,
     addresses_left: usize,
+    began: Instant,
 }
 
 /// For whom a connection is sought: who lends the deadline, and whose leaving ends the search.
@@ -187,7 +220,11 @@ async fn race<I: Io>(
             Some(runner) if is_rival_due && lanes[1].is_none() => {
                 match tries.pick(shard, Some(runner)) {
                     Picked::Seat(seat) => Some(seat),
-                    Picked::Busy | Picked::Nobody => None, // nobody to race with
+                    Picked::Busy | Picked::Nobody => {
+                        let [runner, rival] = &mut lanes;
+                        *rival = runner.as_mut().and_then(|lane| fork(shard, lane));
+                        None
+                    }
                 }
             }
             Some(_) => None,
@@ -195,13 +232,13 @@ async fn race<I: Io>(
         is_rival_due = false;
         if let Some(seat) = seat {
             if let Some(stream) = pooled(shard, tries, seat.slot) {
-                lose(shard, &mut lanes);
-                return Ok(Upstream { stream, seat, is_reused: true });
+                lose(shard, &mut lanes, seat.slot);
+                return Ok(Upstream::new(stream, seat, true, tries));
             }
             match open(shard, seat) {
                 Ok(lane) => lanes[usize::from(runner.is_some())] = Some(lane),
-                Err((slot, fault)) => {
-                    tries.exclude(slot, fault);
+                Err(missed) => {
+                    miss(shard, missed, tries);
                     is_rival_due = runner.is_some();
                     continue;
                 }
@@ -220,12 +257,19 @@ async fn race<I: Io>(
                 let Some(lane) = lanes[n].take() else { continue };
                 match settle(shard, lane, tries) {
                     Settled::Connected(upstream) => {
-                        lose(shard, &mut lanes);
+                        lose(shard, &mut lanes, upstream.seat.slot);
                         return Ok(upstream);
                     }
                     Settled::NextAddress(lane) => lanes[n] = Some(lane),
-                    // Whoever still runs has had its head start.
-                    Settled::Failed => is_rival_due = true,
+                    Settled::Failed(missed) => {
+                        let mut others = lanes.iter().flatten().map(|lane| lane.seat.slot);
+                        // Another address of the same backend may still be connected to.
+                        if others.all(|slot| slot != missed.seat.slot) {
+                            miss(shard, missed, tries);
+                        }
+                        // Whoever still runs has had its head start.
+                        is_rival_due = true;
+                    }
                 }
             }
         }
@@ -319,21 +363,42 @@ fn pooled<I: Io>(shard: &Shard<I>, tries: &Tries, slot: Slot) -> Option<I::Strea
     stream
 }
 
-fn open<I: Io>(shard: &Shard<I>, seat: Seat<I>) -> Result<Lane<I>, (Slot, Fault)> {
-    let addresses = shard.with_backend(seat.slot, |b| b.addresses.len()).unwrap_or(0);
-    let first = shard.first_address(seat.slot, addresses);
-    connect(shard, seat, first, addresses)
+/// A backend to which no connection came about.
+struct Missed<I: Io> {
+    seat: Seat<I>,
+    /// How it went at the last address.
+    fault: Fault,
+    /// Something ran out here: that says nothing of the backend.
+    is_ours: bool,
 }
 
-/// Tries addresses from number `address` on, `left` of them at most, until one connect is under way.
+fn open<I: Io>(shard: &Shard<I>, seat: Seat<I>) -> Result<Lane<I>, Missed<I>> {
+    let addresses = shard.with_backend(seat.slot, |b| b.addresses.len()).unwrap_or(0);
+    let first = shard.first_address(seat.slot, addresses);
+    let fault = Fault::new(Phase::Connect, Cause::Unreachable);
+    connect(shard, Missed { seat, fault, is_ours: false }, first, addresses)
+}
+
+/// One more connect beside `lane`, to the next address of the same backend, if there is one.
+fn fork<I: Io>(shard: &Rc<Shard<I>>, lane: &mut Lane<I>) -> Option<Lane<I>> {
+    let left = std::mem::take(&mut lane.addresses_left);
+    if left == 0 {
+        return None;
+    }
+    let seat = Seat::at(shard, lane.seat.slot);
+    let fault = Fault::new(Phase::Connect, Cause::Unreachable);
+    connect(shard, Missed { seat, fault, is_ours: false }, lane.address + 1, left).ok()
+}
+
+/// Tries addresses from number `address` on, `left` of them at most, until one connect is under way. `so_far` is how it
+/// went at those before.
 fn connect<I: Io>(
     shard: &Shard<I>,
-    seat: Seat<I>,
+    mut so_far: Missed<I>,
     mut address: usize,
     mut left: usize,
-) -> Result<Lane<I>, (Slot, Fault)> {
-    let slot = seat.slot;
-    let mut fault = Fault::new(Phase::Connect, Cause::Unreachable);
+) -> Result<Lane<I>, Missed<I>> {
+    let slot = so_far.seat.slot;
     while left > 0 {
         left -= 1;
         let to = shard
@@ -342,28 +407,35 @@ fn connect<I: Io>(
         shard.counters.add(Count::Connects, 1);
         match shard.io.connect(to) {
             Ok(stream) => {
-                stream.set_deadline(Some(shard.now() + shard.config.timeouts.connect));
-                return Ok(Lane { stream, seat, address, addresses_left: left });
+                let began = shard.now();
+                stream.set_deadline(Some(began + shard.config.timeouts.connect));
+                return Ok(Lane {
+                    stream,
+                    seat: so_far.seat,
+                    address,
+                    addresses_left: left,
+                    began,
+                });
             }
             Err(error) => {
-                fault = Fault::from_io(Phase::Connect, &error);
+                so_far.fault = Fault::from_io(Phase::Connect, &error);
+                so_far.is_ours |= is_shortage(&error);
                 shard.counters.add(Count::ConnectsFailed, 1);
                 shard.skip_address(slot, address);
                 address += 1;
             }
         }
     }
-    shard.note_fault(&seat, fault);
-    Err((slot, fault))
+    Err(so_far)
 }
 
 enum Settled<I: Io> {
     Connected(Upstream<I>),
     NextAddress(Lane<I>),
-    Failed,
+    Failed(Missed<I>),
 }
 
-fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &mut Tries) -> Settled<I> {
+fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &Tries) -> Settled<I> {
     let status = lane.stream.status();
     let fault = if !status.is_writable && !status.is_reset {
         Fault::new(Phase::Connect, Cause::Timeout)
@@ -371,34 +443,44 @@ fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &mut Tries) -> Settled<
         match lane.stream.connected() {
             Ok(()) if !status.is_reset => {
                 lane.stream.set_deadline(None);
-                return Settled::Connected(Upstream {
-                    stream: lane.stream,
-                    seat: lane.seat,
-                    is_reused: false,
-                });
+                return Settled::Connected(Upstream::new(lane.stream, lane.seat, false, tries));
             }
             Ok(()) => Fault::new(Phase::Connect, Cause::Reset),
             Err(error) => Fault::from_io(Phase::Connect, &error),
         }
     };
     shard.counters.add(Count::ConnectsFailed, 1);
-    let slot = lane.seat.slot;
-    shard.skip_address(slot, lane.address);
-    match connect(shard, lane.seat, lane.address + 1, lane.addresses_left) {
+    shard.skip_address(lane.seat.slot, lane.address);
+    let so_far = Missed { seat: lane.seat, fault, is_ours: false };
+    match connect(shard, so_far, lane.address + 1, lane.addresses_left) {
         Ok(next) => Settled::NextAddress(next),
-        Err((slot, _)) => {
-            tries.exclude(slot, fault);
-            Settled::Failed
-        }
+        Err(missed) => Settled::Failed(missed),
     }
 }
 
+/// No connection to that backend: it is avoided from now on.
+fn miss<I: Io>(shard: &Shard<I>, missed: Missed<I>, tries: &mut Tries) {
+    let Missed { seat, fault, is_ours } = missed;
+    shard.note_fault(&seat, fault);
+    if !is_ours {
+        seat.failed(fault.symptom(), false);
+    }
+    tries.exclude(seat.slot, fault);
+}
+
 /// Closes the lanes that did not win.
-fn lose<I: Io>(shard: &Shard<I>, lanes: &mut [Option<Lane<I>>; 2]) {
+fn lose<I: Io>(shard: &Shard<I>, lanes: &mut [Option<Lane<I>>; 2], winner: Slot) {
     for lane in lanes.iter_mut().filter_map(Option::take) {
         shard.counters.add(Count::ConnectsFailed, 1);
-        shard.note_fault(&lane.seat, Fault::new(Phase::Connect, Cause::Timeout));
         shard.skip_address(lane.seat.slot, lane.address);
+        if lane.seat.slot == winner {
+            continue; // one address of it was slow, no more
+        }
+        shard.note_fault(&lane.seat, Fault::new(Phase::Connect, Cause::Timeout));
+        // One that began only just now has not been overtaken.
+        if shard.now().since(lane.began) >= RACE_AFTER {
+            lane.seat.failed(Symptom::Overtaken, false);
+        }
     }
 }
 

@@ -56,7 +56,7 @@ async fn forward<I: Io>(
 ) -> Next {
     let method = Some(desk.request.method);
     shard.retry_budget.borrow_mut().deposit(shard.now());
-    let mut tries = Tries::default();
+    let mut tries = Tries::of(is_repeatable(desk, plan));
     let mut is_staged = false;
     loop {
         let host = Host::Client(&client.stream);
@@ -91,7 +91,7 @@ async fn forward<I: Io>(
         }
         errand.note_sent();
         desk.record.is_sent = true;
-        let outcome = converse(shard, client, desk, plan, &upstream.stream, errand).await;
+        let outcome = converse(shard, client, desk, plan, &upstream, errand).await;
         shard.note_try(&upstream.seat, &mut desk.record);
         let fault = match outcome {
             Outcome::Delivered { is_reusable, next } => {
@@ -148,15 +148,15 @@ async fn forward<I: Io>(
                 return next;
             }
             Outcome::Cut { fault, is_end_marked } => {
-                note_fault(shard, &upstream, fault);
+                note_fault(shard, &upstream, fault, true);
                 desk.record.cut(fault);
                 return if is_end_marked { Next::Drop } else { Next::Cut };
             }
             Outcome::Failed { fault, has_answered } => {
-                note_fault(shard, &upstream, fault);
-                if fault.cause == Cause::Timeout
-                    || !may_retry(shard, desk, &upstream, &mut tries, has_answered)
-                {
+                note_fault(shard, &upstream, fault, has_answered);
+                // A silent backend is not asked for twice as long elsewhere; one on trial was given half the time.
+                let is_over = fault.cause == Cause::Timeout && !upstream.seat.is_sole();
+                if is_over || !may_retry(shard, desk, &upstream, &mut tries, has_answered) {
                     drop(upstream);
                     if let Some(stock) = errand.stale_on_error(None) {
                         return caching::serve(shard, client, desk, plan, stock).await;
@@ -310,9 +310,16 @@ pub(super) fn put_back<I: Io>(shard: &Shard<I>, upstream: Upstream<I>) {
     shard.counters.add(Count::PoolEvictions, u64::from(!is_kept));
 }
 
-fn note_fault<I: Io>(shard: &Shard<I>, upstream: &Upstream<I>, fault: Fault) {
+fn note_fault<I: Io>(shard: &Shard<I>, upstream: &Upstream<I>, fault: Fault, has_answered: bool) {
     debug_assert!(fault.phase != Phase::Connect, "the dial counts its own");
     shard.note_fault(&upstream.seat, fault);
+    let has_ended = matches!(fault.cause, Cause::Closed | Cause::Reset);
+    upstream.seat.failed(fault.symptom(), upstream.is_reused && !has_answered && has_ended);
+}
+
+/// Whether the request may be sent to one backend after another, whatever becomes of it.
+fn is_repeatable(desk: &Desk, plan: &RequestPlan) -> bool {
+    plan.framing == Framing::None && desk.request.method.is_idempotent()
 }
 
 /// The client may still read what is on its way to it: an end must not make that look whole. One that takes nothing

@@ -1,5 +1,6 @@
 //! What can go wrong behind us ([`Fault`]) and in front of us ([`Gone`]). One row per reason.
 
+use crate::balance::Symptom;
 use crate::http::{BadResponse, Refusal};
 
 /// A backend failed us.
@@ -68,6 +69,20 @@ impl Fault {
             Cause::Malformed(_) => 5,
         };
         self.phase as usize * CAUSES + cause
+    }
+
+    /// What it says of the backend's health.
+    pub(super) const fn symptom(self) -> Symptom {
+        match (self.phase, self.cause) {
+            (Phase::Connect, Cause::Refused) => Symptom::Refused,
+            (Phase::Connect, Cause::Timeout) => Symptom::ConnectTimeout,
+            (Phase::Connect, Cause::Reset | Cause::Closed) => Symptom::ConnectReset,
+            (Phase::Connect, Cause::Unreachable | Cause::Malformed(_)) => Symptom::Unreachable,
+            (_, Cause::Timeout) => Symptom::Silent,
+            (_, Cause::Closed) => Symptom::Closed,
+            (_, Cause::Malformed(_)) => Symptom::Malformed,
+            (_, Cause::Reset | Cause::Refused | Cause::Unreachable) => Symptom::Reset,
+        }
     }
 
     /// What the client is told, if it can still be told anything.

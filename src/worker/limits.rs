@@ -1,6 +1,6 @@
 //! What bounds a worker and is no setting, in one list for `check --show-config`.
 
-use super::{access, conn, desk, dial, shard, talk, tick, upstream};
+use super::{access, conn, desk, dial, health, shard, talk, tick, upstream};
 use crate::access_log::LINE_BYTES_MAX;
 use crate::balance::{EXCLUDED_MAX, RETRIES_MAX, RETRIES_PER_SECOND_MIN};
 use crate::config::Limit;
@@ -21,6 +21,7 @@ pub const LIMITS: &[Limit] = &[
     Limit::count("backends left out of a pick", EXCLUDED_MAX),
     Limit::count("requests sent once more", RETRIES_MAX as usize),
     Limit::count("retries a second that need no budget", RETRIES_PER_SECOND_MIN as usize),
+    Limit::time("holding back from a silent backend", health::HOLD_MAX),
     Limit::count("interim responses to a request", talk::INTERIMS_MAX as usize),
     Limit::time("between two ticks with work", shard::TICK),
     Limit::time("between two ticks without", tick::IDLE_TICK),

@@ -7,6 +7,8 @@
 //! | `exchange` | where the request goes and what becomes of failures |
 //! | `caching` | what of it all the cache does |
 //! | `dial` | which connection it gets |
+//! | `seat` | what a try says of its backend |
+//! | `health` | whom this core sends nothing, and what it tells the control core |
 //! | `queue` | who goes next when everybody is busy |
 //! | `talk` | who moves when, who waits for whom and how long |
 //! | `relay` | body bytes across, backpressure |
@@ -24,6 +26,7 @@ mod desk;
 mod dial;
 mod exchange;
 mod fault;
+mod health;
 mod limits;
 mod queue;
 mod record;
@@ -55,6 +58,7 @@ use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
 pub use access::{Batch, LogMail, LogOutlet, Spare, lines_in};
 pub use caching::{CacheMail, Purger};
+pub use health::Reporter;
 pub use limits::LIMITS;
 
 use client::Client;
@@ -69,6 +73,8 @@ pub struct Mail<I: Io> {
     pub snapshots: Receiver<Arc<Snapshot>>,
     /// Orders of the process.
     pub orders: Receiver<Order>,
+    /// Where to say how the backends are.
+    pub reporter: Reporter<I::Bell>,
     /// This core's figures.
     pub published: Arc<Published>,
     /// Those of the other worker cores.

@@ -1,10 +1,17 @@
-//! A request in flight to a backend, for as long as it is one.
+//! A request in flight to a backend, for as long as it is one, and what that says of the backend's health.
+//!
+//! Whoever meets something says so here: [`Seat::heard`] when the head of an answer has come, [`Seat::failed`] when a try
+//! has failed. What ended otherwise is taken for a whole answer if its head had come, and says nothing if not.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::health::Noted;
 use super::shard::Shard;
-use crate::balance::Slot;
+use crate::balance::{Slot, Symptom, Trial};
 use crate::io::Io;
+use crate::metrics::Count;
 use crate::time::Instant;
 
 /// A request in flight to a backend. It ends when dropped, whatever happened.
@@ -13,20 +20,91 @@ pub(super) struct Seat<I: Io> {
     pub slot: Slot,
     /// When the backend was chosen.
     pub since: Instant,
+    /// The trial that this request decides, until it has.
+    trial: Cell<Option<u64>>,
+    /// Whether it was the only one sent to a backend that is out otherwise.
+    is_sole: bool,
+    has_been_heard: Cell<bool>,
 }
 
 impl<I: Io> Seat<I> {
     /// Counts a request to `slot`.
     pub(super) fn at(shard: &Rc<Shard<I>>, slot: Slot) -> Self {
+        let now = shard.now();
         shard.picker.borrow_mut().begin(slot);
         shard.note_work();
-        Self { shard: shard.clone(), slot, since: shard.now() }
+        let (trial, noted) = shard.health.begin(slot, now);
+        shard.heed(noted);
+        Self {
+            shard: shard.clone(),
+            slot,
+            since: now,
+            trial: Cell::new(trial),
+            is_sole: noted.has_changed,
+            has_been_heard: Cell::new(false),
+        }
+    }
+
+    /// Whether the backend was out, and this request was to show whether it may come back.
+    pub(super) fn is_sole(&self) -> bool {
+        self.is_sole
+    }
+
+    /// How long the backend may be silent. One that has been silent before gets half of the time when the request can still
+    /// go elsewhere, so that its client waits for one and a half at most.
+    pub(super) fn patience(&self, is_repeatable: bool) -> Duration {
+        let whole = self.shard.config.timeouts.request;
+        if self.is_sole && is_repeatable { whole / 2 } else { whole }
+    }
+
+    /// The head of an answer has come.
+    pub(super) fn heard(&self) {
+        self.has_been_heard.set(true);
+        let now = self.shard.now();
+        let has_changed = self.shard.health.heard(self.slot, self.trial.get(), now);
+        self.shard.heed(Noted { has_changed, ..Noted::default() });
+    }
+
+    /// The backend failed. `is_race`: a pooled connection ended before anything was heard, which happens to healthy
+    /// backends, too.
+    pub(super) fn failed(&self, symptom: Symptom, is_race: bool) {
+        self.has_been_heard.set(false);
+        if !self.decide(Trial::Failed(symptom)) {
+            let (health, now) = (&self.shard.health, self.shard.now());
+            self.shard.heed(match is_race {
+                true => health.suspect(self.slot, symptom, now),
+                false => health.failed(self.slot, symptom, now),
+            });
+        }
+    }
+
+    /// Tells how a trial went, if this is one. False when it is not.
+    fn decide(&self, trial: Trial) -> bool {
+        let Some(number) = self.trial.take() else { return false };
+        let noted = self.shard.health.tried(self.slot, number, trial, self.shard.now());
+        self.shard.heed(noted);
+        true
     }
 }
 
 impl<I: Io> Drop for Seat<I> {
     fn drop(&mut self) {
+        if self.has_been_heard.get() {
+            self.shard.health.answered(self.slot, self.shard.now());
+            self.decide(Trial::Passed);
+        }
+        self.decide(Trial::Undecided);
         self.shard.picker.borrow_mut().end(self.slot);
         self.shard.queue.borrow().wake_front();
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// Draws the consequences of what health has noted.
+    pub(super) fn heed(&self, noted: Noted) {
+        self.counters.add(Count::ReportsLost, u64::from(noted.is_lost));
+        if noted.has_changed {
+            self.rearrange();
+        }
     }
 }

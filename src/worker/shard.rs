@@ -11,6 +11,7 @@ use super::Mail;
 use super::access::AccessLog;
 use super::caching::Caching;
 use super::desk::Desk;
+use super::health::Health;
 use super::queue::RequestQueue;
 use super::steer::Steering;
 use super::upstream::Pool;
@@ -27,6 +28,7 @@ pub(super) struct Shard<I: Io> {
     pub counters: Counters,
     pub figures: Figures,
     pub picker: RefCell<Picker>,
+    pub health: Health<I::Bell>,
     pub pool: RefCell<Pool<I::Stream>>,
     pub queue: RefCell<RequestQueue>,
     pub retry_budget: RefCell<RetryBudget>,
@@ -63,8 +65,10 @@ struct Listing {
 impl<I: Io> Shard<I> {
     /// Takes from `mail` what is for it alone.
     pub(super) fn new(io: I, config: ShardConfig, mail: &mut Mail<I>) -> Self {
+        let worker = u32::try_from(config.worker).expect("a host has fewer cores");
         Self {
             access: mail.access.take().map(AccessLog::new),
+            health: Health::new(worker, mail.reporter.clone()),
             caching: config
                 .cache
                 .as_ref()
@@ -100,11 +104,9 @@ impl<I: Io> Shard<I> {
         *self.date.borrow_mut().at(self.io.wall())
     }
 
-    /// Takes over a snapshot: the picker's tables, the directory, and the end of idle connections to whoever is draining
-    /// or gone.
+    /// Takes over a snapshot: the directory, who is fit, and what follows from both.
     pub(super) fn apply(&self, snapshot: Arc<Snapshot>, published: &Published) {
         let mut directory = self.directory.borrow_mut();
-        let mut pool = self.pool.borrow_mut();
         directory.iter_mut().for_each(|listing| listing.place = 0);
         for (place, backend) in snapshot.backends.iter().enumerate() {
             let index = backend.slot.index();
@@ -113,21 +115,32 @@ impl<I: Io> Shard<I> {
             }
             directory[index].place = u32::try_from(place + 1).expect("a snapshot is bounded");
         }
-        for (index, listing) in directory.iter_mut().enumerate() {
-            let slot = Slot(u32::try_from(index).expect("slots are u32"));
-            let backend = listing.place.checked_sub(1).map(|p| &snapshot.backends[p as usize]);
-            let is_open = backend.is_some_and(Backend::is_eligible);
-            let evicted = pool.set_open(slot, is_open);
-            self.counters.add(Count::PoolEvictions, evicted as u64);
-            if backend.is_none() {
-                listing.first_address = 0;
-            }
+        for listing in directory.iter_mut().filter(|listing| listing.place == 0) {
+            listing.first_address = 0;
         }
+        drop(directory);
         let listed = snapshot.backends.iter().map(|backend| backend.slot.index());
         self.figures.slots.borrow_mut().list(listed, published.slots());
-        self.picker.borrow_mut().apply(&snapshot);
-        self.queue.borrow().wake_front();
+        self.health.apply(&snapshot, self.now());
         *self.snapshot.borrow_mut() = snapshot;
+        self.rearrange();
+    }
+
+    /// Who gets requests has changed: the picker's tables, and the end of idle connections to whoever is draining, gone
+    /// or out.
+    pub(super) fn rearrange(&self) {
+        let snapshot = self.snapshot.borrow();
+        let mut picker = self.picker.borrow_mut();
+        let mut pool = self.pool.borrow_mut();
+        for (slot, listing) in (0..).map(Slot).zip(self.directory.borrow().iter()) {
+            let backend = listing.place.checked_sub(1).map(|p| &snapshot.backends[p as usize]);
+            let is_eligible = backend.is_some_and(Backend::is_eligible);
+            picker.set_available(slot, self.health.is_available(slot));
+            let evicted = pool.set_open(slot, is_eligible && self.health.keeps_idle(slot));
+            self.counters.add(Count::PoolEvictions, evicted as u64);
+        }
+        picker.apply(&snapshot);
+        self.queue.borrow().wake_front();
     }
 
     /// Looks at the backend in `slot`, if it is listed.

@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | client | it owes body bytes | `timeouts.body` | 408, or the end if the answer has begun |
 //! | client | it does not take its answer | `timeouts.write` | the end |
-//! | backend | it owes a head, body bytes, or does not read | `timeouts.request` | 504, or a cut |
+//! | backend | it owes a head, body bytes, or does not read | `timeouts.request` (half of it on trial) | 504, or a cut |
 //!
 //! Each clock runs only while its side is the one that is waited for, and begins anew with every move of that side and
 //! whenever the wait for it begins. The backend's stands still while the client is sending, and a head that drips does
@@ -20,8 +20,10 @@ use std::time::Duration;
 use super::caching::{Errand, Reception, Stock};
 use super::client::{Client, Next};
 use super::desk::Desk;
+use super::dial::Upstream;
 use super::fault::{Cause, Fault, Gone, Phase};
 use super::relay::Pump;
+use super::seat::Seat;
 use super::shard::Shard;
 use super::wait;
 use crate::http::{
@@ -114,6 +116,9 @@ struct Talk<'a, I: Io> {
     shard: &'a Shard<I>,
     client: &'a I::Stream,
     upstream: &'a I::Stream,
+    seat: &'a Seat<I>,
+    /// The silence we bear before the head of the answer.
+    patience: Duration,
     plan: &'a RequestPlan,
     errand: &'a mut Errand<I>,
     upload: Upload,
@@ -161,14 +166,16 @@ pub(super) async fn converse<I: Io>(
     client: &Client<I>,
     desk: &mut Desk,
     plan: &RequestPlan,
-    upstream: &I::Stream,
+    upstream: &Upstream<I>,
     errand: &mut Errand<I>,
 ) -> Outcome {
     let mut talk = Talk {
         errand,
         shard,
         client: &client.stream,
-        upstream,
+        upstream: &upstream.stream,
+        seat: &upstream.seat,
+        patience: upstream.patience,
         plan,
         upload: Upload::Open,
         reply: Reply::Awaited,
@@ -193,7 +200,7 @@ pub(super) async fn converse<I: Io>(
         }
     };
     client.stream.set_deadline(None);
-    upstream.set_deadline(None);
+    upstream.stream.set_deadline(None);
     match outcome {
         // Half an interim response is with the client; an answer of ours would be read as its rest.
         Outcome::Refused(_) if desk.down.is_torn() => Outcome::ClientGone(Gone::Left),
@@ -393,6 +400,7 @@ impl<I: Io> Talk<'_, I> {
         self.response = response;
         self.response.keep_alive &= !self.is_poisoned;
         desk.record.head(desk.response.status, self.shard.now());
+        self.seat.heard();
         match self.errand.receive(desk, &self.response) {
             Reception::Relay => {}
             Reception::Serve(stock) => {
@@ -495,7 +503,8 @@ impl<I: Io> Talk<'_, I> {
             (one, other) => one.or(other),
         };
         self.client.set_deadline(client_by);
-        self.upstream.set_deadline(self.backend_clock.by(timeouts.request));
+        let patience = if self.reply == Reply::Awaited { self.patience } else { timeouts.request };
+        self.upstream.set_deadline(self.backend_clock.by(patience));
         // With nothing wanted of the backend, its reset has nothing to tell yet: what it sent before is to be read first.
         let watched = (of_upstream != Interest::NONE).then_some(of_upstream);
         let (client, upstream) = wait::either(self.client, of_client, self.upstream, watched).await;

@@ -43,6 +43,7 @@ pub(super) async fn run<I: Io>(
         if let Some(percent) = work.busy_percent(now, shard.io.slept()) {
             published.store_busy_percent(percent);
         }
+        shard.heed(shard.health.sweep(now));
         let requests_now = shard.counters.get(Count::Requests);
         if shard.picker.borrow().total_in_flight() > 0 || requests_now != requests {
             rest_at = now + REST_AFTER;

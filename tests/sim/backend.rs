@@ -37,6 +37,10 @@ pub struct Backend {
     pub broken_off: Rc<Cell<u32>>,
     /// Body bytes sent so far, in answer to whatever.
     pub sent: Rc<Cell<usize>>,
+    /// Request heads read so far.
+    pub asked: Rc<Cell<u32>>,
+    /// Goes before what the requests wish.
+    pub mood: Rc<Cell<Option<&'static str>>>,
 }
 
 /// What one request asks of us.
@@ -68,6 +72,8 @@ impl Backend {
             open: Rc::default(),
             broken_off: Rc::default(),
             sent: Rc::default(),
+            asked: Rc::default(),
+            mood: Rc::default(),
         };
         let listener = io.listen(address);
         let this = backend.clone();
@@ -119,10 +125,12 @@ impl Backend {
             return Err(odd("a field that Connection listed came through"));
         }
         self.ledger.reached(nonce, &self.name);
+        self.asked.set(self.asked.get() + 1);
         let wish: BTreeMap<&str, &str> =
             query.split('&').filter_map(|pair| pair.split_once('=')).collect();
         let number = |key| wish.get(key).and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
         let how = wish.get("how").copied().unwrap_or("length");
+        let how = self.mood.get().unwrap_or(how);
         let framing = head.request_framing()?;
         let expected = nonce.body(number("up"));
         let is_early = number("early") == 1;

@@ -206,7 +206,7 @@ fn a_closed_listener_resets_its_backlog_and_refuses_the_next() {
     let first = sim.finish(first, SECOND).expect("the kernel accepts into the backlog");
     assert_eq!(sim.open_streams(&far).len(), 1);
     drop(listener);
-    assert!(!sim.is_listening(address()));
+    assert!(!sim.is_listening(&far, address()));
     sim.run_for(SECOND);
     assert!(first.status().is_reset && sim.open_streams(&far).is_empty());
     let io = near.clone();

@@ -110,6 +110,24 @@ impl Sim {
         self.world.drivers.borrow_mut().net.routes.insert(address, route);
     }
 
+    /// Every connection that `address` has accepted breaks.
+    pub fn cut_all(&self, address: std::net::SocketAddr) {
+        let mut drivers = self.world.drivers.borrow_mut();
+        for sid in 0..drivers.net.sockets.len() {
+            let socket = &drivers.net.sockets[sid];
+            if socket.is_accepted && socket.local == address && socket.phase == Phase::Open {
+                drivers.net.cut(sid);
+            }
+        }
+    }
+
+    /// When which core began to connect to `address`, oldest first.
+    pub fn dialled(&self, address: std::net::SocketAddr) -> Vec<(Hid, Instant)> {
+        let drivers = self.world.drivers.borrow();
+        let to_it = drivers.net.dialled.iter().filter(|(_, to, _)| *to == address);
+        to_it.map(|&(by, _, at)| (by, at)).collect()
+    }
+
     /// A choice of the scenario's own.
     pub fn below(&self, n: u64) -> u64 {
         self.world.drivers.borrow_mut().net.rng.below(n)
@@ -181,10 +199,11 @@ impl Sim {
         self.world.drivers.borrow().buried
     }
 
-    /// Whether anybody listens on `address`.
-    pub fn is_listening(&self, address: std::net::SocketAddr) -> bool {
+    /// Whether a core listens on `address`.
+    pub fn is_listening(&self, io: &SimIo, address: std::net::SocketAddr) -> bool {
         let drivers = self.world.drivers.borrow();
-        drivers.net.listeners.iter().any(|l| l.is_open && l.address == address)
+        let mut open = drivers.net.listeners.iter().filter(|l| l.is_open && l.address == address);
+        open.any(|l| l.host == io.host)
     }
 
     /// Runs until `is_met`, at most `within` of virtual time.

@@ -13,15 +13,15 @@ use balancer::cache::store::KeyHasher;
 use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::{Bell, Io};
 use balancer::metrics::{Count, Published};
-use balancer::worker::{CacheMail, Mail, Order, SteerMail, Worker};
-use crossbeam_channel::{Sender, unbounded};
+use balancer::worker::{CacheMail, Mail, Order, Reporter, SteerMail, Worker};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::backend::Backend;
 use crate::exec::{Outcome, Sim};
-use crate::io::{SimIo, SimListener};
+use crate::io::{SimBell, SimIo, SimListener};
 use crate::toy::{self, Flaw};
 
-/// A worker on a core of its own.
+/// A worker on a core of its own. It has a control core that says what the scenario says and hears nothing, or a real one.
 pub struct House {
     pub io: SimIo,
     pub address: SocketAddr,
@@ -77,6 +77,18 @@ impl House {
         places.map(open).collect()
     }
 
+    /// One of several workers behind one address that a real control core looks after.
+    pub fn of_town(
+        place: (SimIo, Arc<Published>),
+        config: ShardConfig,
+        snapshots: Receiver<Arc<Snapshot>>,
+        reporter: Reporter<SimBell>,
+    ) -> Self {
+        Self::furnish_at(place, |io, _, listeners, mail| {
+            Worker::new(io, config, listeners, Mail { snapshots, reporter, ..mail }).run()
+        })
+    }
+
     fn furnish<F: Future<Output = ()> + 'static>(
         sim: &Sim,
         build: impl FnOnce(SimIo, ShardConfig, Vec<SimListener>, Mail<SimIo>) -> F,
@@ -96,6 +108,7 @@ impl House {
         let mail = Mail {
             snapshots: snapshots_in,
             orders: orders_in,
+            reporter: Reporter { reports: bounded(0).0, bell: io.bell() },
             published: published.clone(),
             peers: vec![peer.clone()],
             cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
@@ -215,12 +228,12 @@ impl House {
         let outcome = sim.run_until(bound, || self.has_ended());
         assert_eq!(outcome, Outcome::Met, "the drain has not ended within {bound:?}");
         assert_eq!(self.clients(sim), 0, "{:#?}", sim.open_streams(&self.io));
-        assert!(!sim.is_listening(self.address));
+        assert!(!sim.is_listening(&self.io, self.address));
     }
 }
 
 /// A core, and the block it publishes in.
-fn place(sim: &Sim) -> (SimIo, Arc<Published>) {
+pub fn place(sim: &Sim) -> (SimIo, Arc<Published>) {
     (sim.core(), Arc::new(Published::new(SLOTS)))
 }
 

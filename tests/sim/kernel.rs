@@ -124,6 +124,8 @@ pub struct Net {
     pub listeners: Vec<Backlog>,
     pub edges: Vec<Vec<Edge>>,
     pub routes: BTreeMap<SocketAddr, Route>,
+    /// Every connect that was begun: by whom, to where, and when.
+    pub dialled: Vec<(Hid, SocketAddr, Instant)>,
     wire: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     events: u64,
     ports: u16,
@@ -142,6 +144,7 @@ impl Net {
             listeners: Vec::new(),
             edges: Vec::new(),
             routes: BTreeMap::new(),
+            dialled: Vec::new(),
             wire: BinaryHeap::new(),
             events: 0,
             ports: 20_000,
@@ -380,6 +383,7 @@ impl Net {
 
     /// `connect(2)`, not blocking, from an address of the core's own.
     pub fn connect(&mut self, host: Hid, from: std::net::IpAddr, to: SocketAddr) -> Result<Sid> {
+        self.dialled.push((host, to, self.now));
         let route = self.routes.get(&to).copied().unwrap_or(Route::Open);
         if route == Route::Unreachable {
             return Err(Error::from(ErrorKind::NetworkUnreachable));

@@ -18,6 +18,7 @@ mod kernel;
 mod ledger;
 mod peer;
 mod runner;
+mod town;
 mod toy;
 mod trace;
 mod weather;

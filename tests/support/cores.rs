@@ -11,7 +11,7 @@ use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::Bell as _;
 use balancer::io::{executor, listen, wake::Bell};
 use balancer::metrics::Published;
-use balancer::worker::{CacheMail, LogMail, Mail, Order, Worker};
+use balancer::worker::{CacheMail, LogMail, Mail, Order, Reporter, Worker};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 /// A backend that answers every request of a connection the same way.
@@ -128,9 +128,12 @@ fn start_worker(
     };
     to_worker.send(Arc::new(snapshot)).unwrap();
     let peers = vec![Arc::new(Published::new(8))];
+    // Nobody hears it: nothing is to be said.
+    let reporter = Reporter { reports: bounded(1).0, bell: bell.clone() };
     let mail = Mail {
         snapshots,
         orders: inbox,
+        reporter,
         published: published.clone(),
         peers,
         cache: Some(cache),

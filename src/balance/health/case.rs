@@ -185,9 +185,10 @@ impl Row {
 
 /// Pause between two connects to one backend, from the whole process.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
-/// How long a failing backend is left out, at first and at most.
-pub(super) const WAIT_MIN: Duration = Duration::from_secs(1);
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a failing backend is left out at first.
+pub const WAIT_MIN: Duration = Duration::from_secs(1);
+/// How long a failing backend is left out at most.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Falling ill again within this time counts as the same trouble.
 const RELAPSE: Duration = Duration::from_secs(30);
 /// How long a request on trial may take to decide anything.

@@ -261,6 +261,12 @@ fn a_first_failure_has_the_backend_looked_at() {
     assert_eq!(ward.run(BAD), Connect);
     assert_eq!(ward.show(), "oUUU", "it died");
     assert_eq!(ward.vital(0).condition, "unreachable");
+    // That much is reason enough, however often it happens.
+    for _ in 0..9 {
+        ward.say(0, 1, Finding::Suspect(Symptom::Closed));
+    }
+    assert_eq!(ward.errands(), [(1, Connect)]);
+    assert_eq!(ward.show(), "oUUU");
 }
 
 #[test]

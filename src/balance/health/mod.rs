@@ -22,7 +22,7 @@ mod case;
 mod errand;
 mod standing;
 
-pub use case::PROBE_INTERVAL;
+pub use case::{PROBE_INTERVAL, WAIT_MAX, WAIT_MIN};
 pub use errand::{Change, Errand, Outcome, Tally, Todo, Vital};
 pub use standing::{
     Finding, REPORTS_MAX, ROW_MAX, Report, Standing, Standings, Symptom, Trial, out_max,
@@ -180,7 +180,8 @@ impl HealthBook {
                     self.reschedule(slot, |case| case.probe_soon(now));
                 }
             }
-            Finding::Failed { .. } => {}
+            Finding::Suspect(_) if is_well => self.reschedule(slot, |case| case.probe_soon(now)),
+            Finding::Failed { .. } | Finding::Suspect(_) => {}
             Finding::TrialBegun(number) if condition.is_trial(number) => {
                 self.reschedule(slot, |case| case.begin_trial(now));
             }

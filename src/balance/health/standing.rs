@@ -98,6 +98,8 @@ pub enum Finding {
         /// It was the [`ROW_MAX`]th in a row here: the worker sends it nothing more.
         is_last_straw: bool,
     },
+    /// A pooled connection ended under a request: the usual race with a backend that closes idle ones, or its death.
+    Suspect(Symptom),
     /// A request went to a backend on trial.
     TrialBegun(u64),
     /// How the trial of that number went.

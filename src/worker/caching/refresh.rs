@@ -75,6 +75,7 @@ async fn run<I: Io>(
             }
             return errand.fail();
         };
+        upstream.seat.heard();
         let reception = errand.receive(&mut desk, &plan);
         desk.outbound.release();
         let body = if plan.framing == Framing::Tunnel { Framing::None } else { plan.framing };

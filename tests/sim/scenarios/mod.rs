@@ -6,6 +6,7 @@
 mod chaos;
 mod faults;
 mod figures;
+mod health;
 mod patience;
 mod peers;
 mod seasons;
