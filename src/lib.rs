@@ -4,7 +4,7 @@
 //!
 //! | floor | modules | knows |
 //! |---|---|---|
-//! | roof | [`boot`], [`cli`], [`check`], [`demo`], [`top`] | argv, environment, threads |
+//! | roof | [`boot`], [`cli`], [`check`], [`demo`], [`notify`], [`top`] | argv, environment, threads |
 //! | house | [`worker`], [`control`] | one core's traffic; the agent link and name resolution |
 //! | door | [`io`] | glommio, epoll, sockets: the only floor with `unsafe` |
 //! | ground | [`http`], [`cache`], [`balance`], [`access_log`], [`config`], [`metrics`], [`time`] | bytes, numbers, rules: pure |
@@ -23,6 +23,7 @@ pub mod demo;
 pub mod http;
 pub mod io;
 pub mod metrics;
+pub mod notify;
 pub mod time;
 pub mod top;
 pub mod worker;

@@ -1,18 +1,20 @@
 //! The program: parse arguments, boot, exit code. 0 clean, 1 host or start, 2 usage or configuration, 3 check with
 //! warnings.
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use balancer::cli::{self, Command, Environment};
 use balancer::demo::{self, Screen, Style};
+use balancer::notify::Notifier;
 use balancer::{boot, check, io::host, top};
 use env_logger::Target;
 
 fn main() -> ExitCode {
     let environment = Environment::of_process(host::raise_limits().nofile);
     match cli::parse(std::env::args_os(), &environment) {
-        Ok(Command::Run(run)) => serve(&run),
+        Ok(Command::Run(run)) => serve(&run, &environment),
         Ok(Command::Check(check)) => {
             let (text, code) = check::examine(&check);
             print(&text, code)
@@ -27,12 +29,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(run: &cli::Run) -> ExitCode {
+fn serve(run: &cli::Run, environment: &Environment) -> ExitCode {
     start_log(&run.log, Target::Stderr);
     for warning in &run.warnings {
         eprintln!("warning: {warning}");
     }
-    match boot::run(&run.config, run.stated()) {
+    let variable = |name: &str| environment.variables.get(OsStr::new(name)).cloned();
+    let notifier = Notifier::new(variable, std::process::id());
+    match boot::run(&run.config, run.stated(), notifier) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
     }

@@ -15,6 +15,7 @@ pub use error::{Error, MEMLOCK_BYTES_MIN, bytes_text};
 pub use preflight::{HostFacts, check_memlock, judge, preflight};
 pub use process::{Ending, Process, Signal};
 
+use std::io::IsTerminal as _;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -25,6 +26,7 @@ use crate::config::{Config, Stated, Steer};
 use crate::io::affinity::Cpus;
 use crate::io::by_cpu;
 use crate::io::listen::{self, Listeners};
+use crate::notify::Notifier;
 
 /// A host found fit and listening; no thread runs yet.
 #[derive(Debug)]
@@ -58,11 +60,12 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     Ok(Prepared { host, listeners, admin, access, banner })
 }
 
-/// `balancer run`: serves until told to stop. `values` are what the admin listener tells of the configuration.
+/// `balancer run`: serves until told to stop. `values` are what the admin listener tells of the configuration; the
+/// notifier hears how it goes.
 ///
 /// # Errors
 /// When the host is not fit, an address cannot be had, or a thread ends that should not.
-pub fn run(config: &Config, values: Vec<Stated>) -> Result<(), Error> {
+pub fn run(config: &Config, values: Vec<Stated>, notifier: Notifier) -> Result<(), Error> {
     let began = Instant::now();
     let signals = watch_signals(config)?;
     let prepared = prepare(config)?;
@@ -72,7 +75,8 @@ pub fn run(config: &Config, values: Vec<Stated>) -> Result<(), Error> {
     eprint!("{}", prepared.banner);
     let admin = prepared.admin.map(|admin| admin.telling(values));
     let access = prepared.access;
-    let process = Process::start(config, prepared.listeners.workers, admin, access)?;
+    let mut process = Process::start(config, prepared.listeners.workers, admin, access)?;
+    process.report_to(notifier);
     eprintln!("ready in {} ms", began.elapsed().as_millis());
     match process.serve(&signals, config.timeouts.drain)? {
         Ending::Drained => eprintln!("stopped: every request in flight got its answer"),
@@ -81,12 +85,13 @@ pub fn run(config: &Config, values: Vec<Stated>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Yields once for each SIGTERM or SIGINT; and for each SIGHUP, if there is a file to re-open. Without one a SIGHUP
-/// means what it always does: the terminal is gone.
+/// Yields once for each SIGTERM or SIGINT; and for each SIGHUP, if there is a file to re-open or no terminal that it
+/// could tell the end of.
 fn watch_signals(config: &Config) -> Result<Receiver<Signal>, Error> {
     let died = |error: std::io::Error| Error::ThreadDied("signals".to_owned(), error.to_string());
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(died)?;
-    if config.access_log.as_ref().is_some_and(|log| log.path.is_some()) {
+    let has_file = config.access_log.as_ref().is_some_and(|log| log.path.is_some());
+    if has_file || !std::io::stdin().is_terminal() {
         signals.add_signal(SIGHUP).map_err(died)?;
     }
     let (tell, told) = unbounded();

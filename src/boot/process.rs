@@ -22,6 +22,7 @@ use crate::control::{self, Subscriber, Surroundings};
 use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
+use crate::notify::{Notifier, Vigil};
 use crate::worker::{CacheMail, LogMail, Mail, Order, Reporter, SteerMail, Worker};
 
 /// A process whose workers all listen.
@@ -31,7 +32,10 @@ pub struct Process {
     events: Receiver<Event>,
     published: Vec<Arc<Published>>,
     access: Option<Writer>,
-    running: usize,
+    cores: Vec<usize>,
+    vigil: Vigil,
+    /// Whether the worker of that place has not ended.
+    is_running: Vec<bool>,
 }
 
 /// How a process ended.
@@ -175,8 +179,14 @@ impl Process {
         }
         await_ready(&events, workers.len())?;
         control.order(control::Order::Ready);
-        let running = workers.len();
-        Ok(Self { workers, control, events, published, access, running })
+        let (cores, is_running) = (config.cores.clone(), vec![true; workers.len()]);
+        let vigil = Vigil::default();
+        Ok(Self { workers, control, events, published, access, cores, vigil, is_running })
+    }
+
+    /// Says that every worker listens, and from now on how they are.
+    pub fn report_to(&mut self, notifier: Notifier) {
+        self.vigil = Vigil::begin(notifier, &self.cores, Instant::now());
     }
 
     /// Figures of each worker, in core order.
@@ -201,32 +211,44 @@ impl Process {
                     Ok(Signal::Stop) | Err(_) => break,
                 },
                 recv(self.events) -> event => self.note(event.ok())?,
+                default(self.vigil.wait(Instant::now())) => {}
             }
+            self.look();
         }
         log::info!("stopping: finishing what is in flight, for at most {deadline:?}");
         self.drain(signals, deadline)
     }
 
     fn reopen(&self) {
-        if let Some(access) = &self.access {
-            access.reopen();
+        match &self.access {
+            Some(access) => access.reopen(),
+            None => log::info!("SIGHUP: there is no access log to re-open"),
         }
     }
 
+    fn look(&mut self) {
+        let workers = self.published.iter().map(Arc::as_ref).enumerate();
+        let is_running = |(place, _): &(usize, &Published)| self.is_running[*place];
+        self.vigil.look(Instant::now(), workers.filter(is_running));
+    }
+
     fn drain(mut self, signals: &Receiver<Signal>, deadline: Duration) -> Result<Ending, Error> {
+        self.vigil.stopping();
         self.control.order(control::Order::Drain);
         self.workers.iter().for_each(|worker| worker.order(Order::Drain));
         let until = Instant::now() + deadline;
         let mut is_cut = false;
-        while self.running > 0 {
-            let left = until.saturating_duration_since(Instant::now());
+        while self.is_running.contains(&true) {
+            self.look();
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
             let must_stop = crossbeam_channel::select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reopen) => { self.reopen(); false }
                     Ok(Signal::Stop) | Err(_) => true,
                 },
                 recv(self.events) -> event => { self.note(event.ok())?; false }
-                default(left) => true,
+                default(left.min(self.vigil.wait(now))) => Instant::now() >= until,
             };
             if must_stop && !is_cut {
                 is_cut = true;
@@ -250,7 +272,7 @@ impl Process {
 
     fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
         match event {
-            Some(Event::Ended(n, None)) if n != CONTROL => self.running -= 1,
+            Some(Event::Ended(n, None)) if n != CONTROL => self.is_running[n] = false,
             Some(Event::Ended(n, cause)) => {
                 return Err(Error::ThreadDied(name(n), cause.unwrap_or_default()));
             }

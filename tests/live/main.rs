@@ -20,6 +20,7 @@ mod drain;
 mod edges;
 mod frames;
 mod memory;
+mod notify;
 mod page;
 mod pool;
 mod queue;
