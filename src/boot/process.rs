@@ -23,7 +23,7 @@ use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
 use crate::notify::{Notifier, Vigil};
-use crate::worker::{CacheMail, LogMail, Mail, Order, Reporter, SteerMail, Worker};
+use crate::worker::{CacheMail, LogMail, Mail, Order, Reporter, Share, SteerMail, Worker};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -114,8 +114,9 @@ impl Process {
         let parcels = CacheMail::for_cores(&bells, &published, &hasher);
         let purger = parcels.first().filter(|_| config.cache.is_some()).map(CacheMail::purger);
         let steers = SteerMail::for_cores(&bells, &published);
-        for (own, ((bell, cache), steer)) in bells.into_iter().zip(parcels).zip(steers).enumerate()
-        {
+        let shares = Share::for_cores(published.len(), SLOTS_MAX);
+        let ends = parcels.into_iter().zip(steers).zip(shares);
+        for (own, (bell, ((cache, steer), share))) in bells.into_iter().zip(ends).enumerate() {
             let (orders, inbox) = unbounded();
             let (subscriber, snapshots) = Subscriber::new(bell.clone());
             subscribers.push(subscriber);
@@ -129,6 +130,7 @@ impl Process {
                     .map(|(_, block)| block.clone())
                     .collect(),
                 cache: config.cache.is_some().then_some(cache),
+                share: (published.len() > 1).then_some(share),
                 steer: (config.steer == Steer::Accept && published.len() > 1).then_some(steer),
                 access: logs.next(),
             };

@@ -74,6 +74,9 @@ impl Io for Fake {
     fn adopt(&self, (): ()) -> Result<FakeStream> {
         Ok(FakeStream(Wire::default()))
     }
+    fn is_quiet(&self, (): &()) -> bool {
+        true
+    }
     fn timer(&self) -> FakeTimer {
         FakeTimer(self.clone(), Cell::new(None))
     }

@@ -236,6 +236,10 @@ impl Io for Driver {
         Ok(Socket::new(fd, slot))
     }
 
+    fn is_quiet(&self, Detached(fd): &Detached) -> bool {
+        socket::is_quiet(fd.as_fd())
+    }
+
     fn timer(&self) -> Deadline {
         let index = self.0.slots.borrow_mut().claim(0);
         Deadline::new(Registered { driver: self.clone(), index })

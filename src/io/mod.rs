@@ -51,9 +51,10 @@ pub trait Io: Clone + 'static {
     /// Begins to connect. The stream turns writable when it is connected and `reset` when it failed;
     /// [`Stream::connected`] tells which.
     fn connect(&self, to: SocketAddr) -> Result<Self::Stream>;
-    /// Takes a connection over: from here on this core hears what happens on it. What happened before is found by a
-    /// read or a write, both of which are worth a try.
+    /// Takes a connection over: from here on this core hears what happens on it, and what is true of it by now.
     fn adopt(&self, movable: Self::Movable) -> Result<Self::Stream>;
+    /// Whether nothing at all can be read from `movable`, asking the kernel: no bytes, no end, no error.
+    fn is_quiet(&self, movable: &Self::Movable) -> bool;
     /// A timer that is not set.
     fn timer(&self) -> Self::Timer;
     /// A handle that other threads wake this core with.

@@ -13,9 +13,10 @@ pub(super) fn recv(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
     recv_flags(fd, into, 0)
 }
 
-/// Like [`recv`], but leaves what it read in the socket.
-pub(super) fn peek(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
-    recv_flags(fd, into, libc::MSG_PEEK)
+/// Whether nothing at all can be read: no bytes, no end, no error.
+pub(super) fn is_quiet(fd: BorrowedFd<'_>) -> bool {
+    let outcome = recv_flags(fd, &mut [0], libc::MSG_PEEK);
+    matches!(outcome, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 fn recv_flags(fd: BorrowedFd<'_>, into: &mut [u8], flags: libc::c_int) -> Result<usize> {

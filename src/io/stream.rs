@@ -98,9 +98,7 @@ impl Stream for Socket {
             return true;
         }
         // The bit may be left over from a read that filled its slice exactly.
-        let mut one = [0];
-        let outcome = socket::peek(self.fd.as_fd(), &mut one);
-        let is_quiet = matches!(&outcome, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        let is_quiet = socket::is_quiet(self.fd.as_fd());
         if is_quiet {
             self.slot.with(|slots, index| slots.clear(index, READABLE));
         }

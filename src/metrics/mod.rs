@@ -35,6 +35,7 @@ pub enum Count {
     Connects,
     ConnectsFailed,
     PoolHits,
+    PoolAdopted,
     PoolEvictions,
     Tunnels,
     PanicsContained,
@@ -96,6 +97,11 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         "Connections to backends that did not come about.",
     ),
     (Count::PoolHits, "balancer_upstream_reused_total", "Requests sent on a pooled connection."),
+    (
+        Count::PoolAdopted,
+        "balancer_upstream_adopted_total",
+        "Of those, on a connection another core had left.",
+    ),
     (
         Count::PoolEvictions,
         "balancer_upstream_evicted_total",
@@ -258,7 +264,7 @@ pub struct Gauges {
     pub in_flight: u64,
     /// Requests that wait because every backend is busy.
     pub queue_depth: u64,
-    /// Idle connections to backends.
+    /// Idle connections to backends: the core's own, and its part of those that any core may have.
     pub pool_idle: u64,
     /// Memory the core's part of the cache holds.
     pub cache_bytes: u64,

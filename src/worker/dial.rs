@@ -357,7 +357,13 @@ fn pooled<I: Io>(shard: &Shard<I>, tries: &Tries, slot: Slot) -> Option<I::Strea
         return None;
     }
     let mut evicted = 0;
-    let stream = shard.pool.borrow_mut().checkout(slot, &mut evicted);
+    let mut stream = shard.pool.borrow_mut().checkout(slot, &mut evicted);
+    if stream.is_none()
+        && let Some(share) = &shard.share
+    {
+        stream = share.take(&shard.io, slot, &mut evicted);
+        shard.counters.add(Count::PoolAdopted, u64::from(stream.is_some()));
+    }
     shard.counters.add(Count::PoolEvictions, evicted);
     shard.counters.add(Count::PoolHits, u64::from(stream.is_some()));
     stream

@@ -14,6 +14,7 @@
 //! | `relay` | body bytes across, backpressure |
 //! | `upstream` | which idle connections are kept |
 //! | `access` | how lines of the access log leave the core |
+//! | `sharing` | which of them other cores may have |
 //! | `shard` | nothing: it keeps what the core owns |
 
 mod access;
@@ -34,6 +35,7 @@ mod recycle;
 mod relay;
 mod seat;
 mod shard;
+mod sharing;
 mod steer;
 mod talk;
 mod tick;
@@ -64,6 +66,7 @@ pub use limits::LIMITS;
 use client::Client;
 use conn::{Bursts, burst, serve};
 use shard::{Admitted, DESKS_KEPT_MAX, Shard};
+pub use sharing::Share;
 pub use steer::SteerMail;
 use steer::{Newcomer, Steering};
 
@@ -81,6 +84,8 @@ pub struct Mail<I: Io> {
     pub peers: Vec<Arc<Published>>,
     /// What the cores tell each other of the cache; None when there is none.
     pub cache: Option<CacheMail<I::Bell>>,
+    /// Idle connections to backends that any core may have; None when the core is alone.
+    pub share: Option<Share<I::Movable>>,
     /// How connections move between the cores; None when they do not.
     pub steer: Option<SteerMail<I::Movable, I::Bell>>,
     /// Where lines of the access log go; None when there is none.
@@ -146,6 +151,7 @@ impl<I: Io> Worker<I> {
                             shard.is_draining.set(true);
                             shard.steering.iter().for_each(Steering::close);
                             shard.pool.borrow_mut().clear();
+                            shard.share.as_ref().map(Share::clear_all);
                             shard.io.rouse();
                             // An accept loop that waits for room waits on no stream.
                             shard.wake_waiters();

@@ -13,6 +13,7 @@ use super::caching::Caching;
 use super::desk::Desk;
 use super::health::Health;
 use super::queue::RequestQueue;
+use super::sharing::Share;
 use super::steer::Steering;
 use super::upstream::Pool;
 use crate::balance::{Backend, Picker, RetryBudget, Slot, Snapshot};
@@ -35,6 +36,8 @@ pub(super) struct Shard<I: Io> {
     pub is_draining: Cell<bool>,
     /// None when the cache is off.
     pub caching: Option<Caching<I>>,
+    /// None when the core is alone.
+    pub share: Option<Share<I::Movable>>,
     /// None when connections stay where they arrive.
     pub steering: Option<Steering<I>>,
     published: Arc<Published>,
@@ -75,6 +78,7 @@ impl<I: Io> Shard<I> {
                 .zip(mail.cache.take())
                 .map(|(config, mail)| Caching::new(config, mail)),
             steering: mail.steer.take().map(|mail| Steering::new(mail, config.connections_max)),
+            share: mail.share.take(),
             published: mail.published.clone(),
             counters: Counters::new(),
             figures: Figures::default(),
@@ -136,7 +140,11 @@ impl<I: Io> Shard<I> {
             let backend = listing.place.checked_sub(1).map(|p| &snapshot.backends[p as usize]);
             let is_eligible = backend.is_some_and(Backend::is_eligible);
             picker.set_available(slot, self.health.is_available(slot));
-            let evicted = pool.set_open(slot, is_eligible && self.health.keeps_idle(slot));
+            let is_open = is_eligible && self.health.keeps_idle(slot);
+            let mut evicted = pool.set_open(slot, is_open);
+            if !is_open && let Some(share) = &self.share {
+                evicted += share.clear(slot);
+            }
             self.counters.add(Count::PoolEvictions, evicted as u64);
         }
         picker.apply(&snapshot);

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::shard::{Shard, TICK};
+use super::sharing::{self, Share};
 use crate::balance::Slot;
 use crate::io::{Io, Timer};
 use crate::metrics::{Count, Gauges, Published};
@@ -29,7 +30,7 @@ pub(super) async fn run<I: Io>(
     let (timer, is_ticking) = shard.tick();
     let mut requests = 0;
     let mut work = Work { since: shard.now(), slept: shard.io.slept() };
-    let mut rest_at = shard.now();
+    let (mut rest_at, mut cool_at) = (shard.now(), shard.now());
     loop {
         let is_busy = is_ticking.get();
         if let Some(caching) = &shard.caching {
@@ -37,6 +38,10 @@ pub(super) async fn run<I: Io>(
         }
         if let Some(access) = &shard.access {
             access.tick(shard.now(), &shard.counters);
+        }
+        if shard.now() >= cool_at {
+            sharing::cool(&shard);
+            cool_at = shard.now() + COOL_EVERY;
         }
         publish(&shard, &published);
         let now = shard.now();
@@ -101,7 +106,7 @@ pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
         connections: shard.connections(),
         in_flight: picker.total_in_flight(),
         queue_depth: shard.queue.borrow().len() as u64,
-        pool_idle: shard.pool.borrow().idle() as u64,
+        pool_idle: shard.pool.borrow().idle() as u64 + shard.share.as_ref().map_or(0, Share::seen),
         cache_bytes: held.bytes,
         cache_entries: held.entries as u64,
         cache_fills: held.fills as u64,
@@ -126,6 +131,8 @@ fn gather<I: Io>(shard: &Shard<I>, peers: &[Arc<Published>], now: Instant) {
 pub(super) const IDLE_TICK: Duration = Duration::from_secs(1);
 /// How long after the last request the core goes on as if there were work.
 const REST_AFTER: Duration = Duration::from_millis(250);
+/// Pause between two looks for connections that lie idle.
+const COOL_EVERY: Duration = Duration::from_millis(50);
 /// Over how long it is measured how busy the core is.
 const WORK_WINDOW: Duration = Duration::from_millis(100);
 /// How long a core that does not tick is believed.

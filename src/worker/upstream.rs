@@ -28,6 +28,7 @@ struct Shelf<S> {
 struct Idle<S> {
     stream: S,
     serial: u32,
+    since: Instant,
 }
 
 impl<S: Stream> Pool<S> {
@@ -82,7 +83,7 @@ impl<S: Stream> Pool<S> {
         self.serial = self.serial.wrapping_add(1);
         stream.watch(Some(u64::from(slot.0) << 32 | u64::from(self.serial)));
         stream.set_deadline(Some(now + idle_timeout));
-        shelf.idle.push(Idle { stream, serial: self.serial });
+        shelf.idle.push(Idle { stream, serial: self.serial, since: now });
         self.idle += 1;
         true
     }
@@ -102,6 +103,38 @@ impl<S: Stream> Pool<S> {
         shelf.idle.remove(at);
         self.idle -= 1;
         true
+    }
+
+    /// Takes out what has been idle since `cold`, at most as many as there is `room` for, oldest first, and gives them to
+    /// `each`. Of the rest drops what has been idle since `surplus`; returns how many those were.
+    pub(super) fn cool(
+        &mut self,
+        cold: Instant,
+        surplus: Instant,
+        room: impl Fn(Slot) -> usize,
+        mut each: impl FnMut(Slot, S, Instant),
+    ) -> usize {
+        if self.idle == 0 {
+            return 0;
+        }
+        let mut dropped = 0;
+        for (slot, shelf) in (0..).map(Slot).zip(&mut self.backends) {
+            // The one used last lies on top.
+            let since = |before: Instant| move |idle: &Idle<S>| idle.since <= before;
+            let cold = shelf.idle.partition_point(since(cold));
+            if cold == 0 {
+                continue;
+            }
+            let moved = cold.min(room(slot));
+            for Idle { stream, since, .. } in shelf.idle.drain(..moved) {
+                each(slot, stream, since);
+            }
+            let closed = shelf.idle.partition_point(since(surplus));
+            shelf.idle.drain(..closed);
+            self.idle -= moved + closed;
+            dropped += closed;
+        }
+        dropped
     }
 
     /// Drops everything.

@@ -21,6 +21,11 @@ fn two_cores(origin: &Origin, flags: &[&str]) -> Option<Balancer> {
 
 /// A gauge or counter of each core, once its sum is `sum`.
 fn of_cores(balancer: &Balancer, name: &str, sum: f64) -> Vec<f64> {
+    of_cores_once(balancer, name, |n| n == sum)
+}
+
+/// A gauge or counter of each core, once `is_it` holds for the sum.
+fn of_cores_once(balancer: &Balancer, name: &str, is_it: impl Fn(f64) -> bool) -> Vec<f64> {
     let mut admin = Client::connect(balancer.admin());
     wait::value(name, Duration::from_secs(10), || {
         let host = format!("Host: {}\r\n", balancer.admin());
@@ -31,7 +36,7 @@ fn of_cores(balancer: &Balancer, name: &str, sum: f64) -> Vec<f64> {
         let of_core = |series: &str| series.starts_with(&format!("{name}{{"));
         let values: Vec<f64> =
             samples.iter().filter(|(series, _)| of_core(series)).map(|(_, n)| *n).collect();
-        (values.iter().sum::<f64>() == sum).then_some(values)
+        is_it(values.iter().sum()).then_some(values)
     })
 }
 
@@ -82,4 +87,22 @@ fn without_steering_connections_stay_where_the_kernel_puts_them() {
         of_cores(&balancer, "balancer_connections_steered_total", 0.0);
         assert_eq!(of_cores(&balancer, "balancer_connections_accepted_total", 64.0), connections);
     }
+}
+
+#[test]
+fn quiet_cores_use_each_others_connections() {
+    let origin = Origin::start("a");
+    let Some(balancer) = two_cores(&origin, &["--cache", "off"]) else { return };
+    // Level: one on each core.
+    let mut clients: Vec<_> = (0..2).map(|_| Client::connect(balancer.address())).collect();
+    of_cores(&balancer, "balancer_connections", 2.0);
+    for n in 0..20 {
+        assert_eq!(clients[n % 2].get("/bytes/10").status(), 200);
+        // Long enough for it to go cold, on a machine that has the time.
+        assert!(!wait::happens(Duration::from_millis(300), || origin.connections() > 2));
+    }
+    let adopted = of_cores_once(&balancer, "balancer_upstream_adopted_total", |n| n >= 10.0);
+    let connects = of_cores_once(&balancer, "balancer_upstream_connects_total", |n| n >= 1.0);
+    eprintln!("20 requests in turn: {connects:?} connects, {adopted:?} adopted by each core");
+    assert!(adopted.iter().all(|n| *n > 0.0), "{adopted:?}");
 }

@@ -10,6 +10,7 @@
 //! | `early=1` | answers before it reads the request body |
 //! | `wait=ms` | sleeps before it answers |
 //! | `then=` | `keep` (default), `fin` (closes after the answer), `idle` (closes a little later), `stray` (bytes nobody asked for, a little later), `trap` (closes when the next request begins to arrive) |
+//! | `later=ms` | how much later `idle` and `stray` come |
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -147,7 +148,8 @@ impl Backend {
         if after != Then::Keep {
             return Ok(after);
         }
-        let a_little = Duration::from_micros(conn.io.draw() % 5_000);
+        let a_little = Duration::from_micros(conn.io.draw() % 5_000)
+            + Duration::from_millis(number("later") as u64);
         match wish.get("then").copied().unwrap_or("keep") {
             "fin" => Ok(Then::End),
             "idle" => {

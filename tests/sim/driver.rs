@@ -72,7 +72,7 @@ pub struct Drivers {
     pub timers: Vec<TimerSide>,
     /// Sockets that nobody adopted before they were dropped, perhaps under a borrow of all this.
     pub orphans: Arc<Mutex<Vec<Sid>>>,
-    /// How many of them there were.
+    /// How many of them were clients' connections.
     pub buried: usize,
     sides: Vec<Side>,
     alarms: BinaryHeap<Reverse<(Instant, u64, Alarm)>>,
@@ -323,7 +323,7 @@ impl Drivers {
     /// Closes what was dropped between two cores.
     pub fn bury(&mut self) {
         let orphans = std::mem::take(&mut *self.orphans.lock().expect("one thread"));
-        self.buried += orphans.len();
+        self.buried += orphans.iter().filter(|sid| self.net.sockets[**sid].is_accepted).count();
         orphans.into_iter().for_each(|sid| self.net.close(sid));
     }
 }

@@ -72,6 +72,8 @@ pub struct OpenStream {
     pub remote: std::net::SocketAddr,
     pub is_accepted: bool,
     pub is_watched: bool,
+    /// Between two cores.
+    pub is_shared: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -189,12 +191,13 @@ impl Sim {
             let is_watched = drivers.side(sid).tag.is_some();
             let socket = &drivers.net.sockets[sid];
             let (remote, is_accepted) = (socket.remote, socket.is_accepted);
-            open.push(OpenStream { remote, is_accepted, is_watched });
+            let is_shared = socket.is_afloat;
+            open.push(OpenStream { remote, is_accepted, is_watched, is_shared });
         }
         open
     }
 
-    /// Connections that were dropped between two cores.
+    /// Clients' connections that were dropped between two cores.
     pub fn lost_between_cores(&self) -> usize {
         self.world.drivers.borrow().buried
     }

@@ -13,7 +13,7 @@ use balancer::cache::store::KeyHasher;
 use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::{Bell, Io};
 use balancer::metrics::{Count, Published};
-use balancer::worker::{CacheMail, Mail, Order, Reporter, SteerMail, Worker};
+use balancer::worker::{CacheMail, Mail, Order, Reporter, Share, SteerMail, Worker};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::backend::Backend;
@@ -65,11 +65,18 @@ impl House {
         let (ios, published): (Vec<_>, Vec<_>) = (0..cores).map(|_| place(sim)).unzip();
         let bells: Vec<_> = ios.iter().map(SimIo::bell).collect();
         let ends = SteerMail::for_cores(&bells, &published);
+        let ends = ends.into_iter().zip(Share::for_cores(cores, SLOTS));
         let places = ios.into_iter().zip(published).zip(ends);
-        let open = |(place, steer)| {
+        let open = |(place, (steer, share))| {
             let house = Self::furnish_at(place, |io, config, listeners, mail| {
                 let config = ShardConfig { connections_max, ..config };
-                Worker::new(io, config, listeners, Mail { steer: Some(steer), ..mail }).run()
+                Worker::new(
+                    io,
+                    config,
+                    listeners,
+                    Mail { steer: Some(steer), share: Some(share), ..mail },
+                )
+                .run()
             });
             house.tell_all(backends);
             house
@@ -113,6 +120,7 @@ impl House {
             peers: vec![peer.clone()],
             cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
                 .pop(),
+            share: None,
             steer: None,
             access: None,
         };
@@ -203,7 +211,7 @@ impl House {
     pub fn check_rest(&self, sim: &Sim) {
         let is_resting = || {
             let open = sim.open_streams(&self.io);
-            open.iter().all(|s| !s.is_accepted && s.is_watched)
+            open.iter().all(|s| !s.is_accepted && (s.is_watched || s.is_shared))
                 && self.in_flight() == 0
                 && self.published.connections() == 0
         };

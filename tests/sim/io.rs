@@ -85,6 +85,11 @@ impl Io for SimIo {
         Ok(self.stream(sid))
     }
 
+    fn is_quiet(&self, movable: &SimMovable) -> bool {
+        let sid = movable.sid.expect("it is not adopted yet");
+        self.world.drivers.borrow_mut().net.peek_would_block(sid)
+    }
+
     fn timer(&self) -> SimTimer {
         let tid = self.world.drivers.borrow_mut().add_timer(self.host);
         SimTimer { io: self.clone(), tid }

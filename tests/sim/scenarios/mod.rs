@@ -9,7 +9,9 @@ mod figures;
 mod health;
 mod patience;
 mod peers;
+mod row;
 mod seasons;
+mod sharing;
 mod steering;
 mod traffic;
 
