@@ -26,11 +26,13 @@ fn it_shows_everything_and_all_of_it_holds() {
         "the agent is back: ",
         "app-2 dies with ",
         "app-2 is back",
+        "watch it live   http://127.0.0.1:",
+        " from the cache, ",
         "stop with ",
     ] {
         assert!(text.contains(words), "no {words:?} in\n{text}");
     }
-    assert_eq!(text.matches("  ok      ").count(), 7, "{text}");
+    assert_eq!(text.matches("  ok      ").count(), 8, "{text}");
     assert!(!text.contains("FAILED") && !text.contains('\x1b'), "{text}");
     let last = text.lines().last().expect("a summary");
     assert!(last.starts_with("0 of ") && last.contains("; shares within "), "{last}");
@@ -64,6 +66,6 @@ fn quiet_prints_the_summary_alone_however_short() {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{log}");
     assert!(text.trim_start().starts_with("summary after "), "{text}");
-    assert_eq!(text.matches("  ok      ").count(), 7, "{text}");
+    assert_eq!(text.matches("  ok      ").count(), 8, "{text}");
     assert_eq!(log, "");
 }

@@ -1,8 +1,9 @@
 //! An embedded backend: a tiny HTTP server on threads of its own that answers with its name, holds requests back when
 //! told to, and can die abruptly and come back on the same port.
 //!
-//! `GET /…/NONCE` is answered `app-N NONCE`. A held request is read whole and not answered until it is released; one
-//! that is held while its backend dies never is.
+//! `GET /…/NONCE` is answered `app-N NONCE`, and must not be stored. A held request is read whole and not answered until
+//! it is released; one that is held while its backend dies never is. `GET /page/N` is answered alike by all of them, is
+//! never held, and may be stored for a second.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::port::Port;
+use super::set;
 use super::wire::{Head, Wire};
 
 /// One backend; dropping it closes everything and ends its threads.
@@ -223,21 +225,32 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
 
 /// Answers one request; whether the connection goes on.
 fn answer(wire: &mut Wire, head: &Head, shared: &Shared) -> io::Result<bool> {
-    if !shared.pass() {
-        return Ok(false);
-    }
     let mut words = head.first_line().split(' ');
     let (method, target) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let page = target.strip_prefix("/page/").and_then(|n| n.parse().ok());
+    let may_answer = if page.is_some() { shared.floor().is_alive } else { shared.pass() };
+    if !may_answer {
+        return Ok(false);
+    }
     if method != "GET" {
         wire.send(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
         return Ok(false);
     }
-    let nonce = target.rsplit('/').next().unwrap_or("");
-    let body = format!("{} {nonce}\n", shared.name);
-    let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let (fields, body) = match page {
+        Some(n) => (format!("Cache-Control: max-age=1\r\nETag: \"{n}\"\r\n"), set::page(n)),
+        None => {
+            let nonce = target.rsplit('/').next().unwrap_or("");
+            ("Cache-Control: no-store\r\n".to_owned(), format!("{} {nonce}\n", shared.name))
+        }
+    };
+    let is_known = head.field("if-none-match").is_some_and(|tag| fields.contains(tag));
+    let answer = match is_known {
+        true => format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n"),
+        false => format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{fields}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    };
     wire.send(answer.as_bytes())?;
     Ok(!head.is_last())
 }
@@ -285,6 +298,20 @@ mod tests {
         }
         wire.send(b"POST /demo/1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         assert!(wire.head().unwrap().unwrap().first_line().contains("405"));
+    }
+
+    #[test]
+    fn pages_are_alike_everywhere_and_can_be_validated() {
+        let backends = ["app-1", "app-2"].map(|name| Backend::start(name.to_owned()).unwrap());
+        for backend in &backends {
+            let mut wire = connect(backend);
+            backend.hold(1);
+            wire.send(b"GET /page/3 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            assert_eq!(body(&mut wire), set::page(3));
+            wire.send(b"GET /page/3 HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"3\"\r\n\r\n").unwrap();
+            assert!(wire.head().unwrap().unwrap().first_line().contains(" 304 "));
+            assert!(wire.is_empty() && backend.held() == 0);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The load: a few clients on keep-alive connections that verify every answer.
 //!
 //! An answer counts when its status is 200, its body names a backend and the request's own nonce, and nothing else
-//! follows. Everything else is a failure, whoever caused it. It refuses to know what the story does meanwhile.
+//! follows. Everything else is a failure, whoever caused it. Now and then a client asks for a page that may be stored;
+//! its body is verified, too, but it says nothing of shares. It refuses to know what the story does meanwhile.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::set::{COUNT, Each, number};
+use super::set::{COUNT, Each, PAGES, number, page};
 use super::wire::Wire;
 
 /// The clients. They rest until [`Load::pace`] is called first.
@@ -27,6 +28,7 @@ struct Shared {
     /// The backend that must get no request that begins from now on; [`COUNT`] when all may.
     barred: AtomicUsize,
     answered: Each<AtomicU64>,
+    pages: AtomicU64,
     failed: AtomicU64,
     strays: AtomicU64,
     /// The first failures in words.
@@ -42,6 +44,7 @@ impl Load {
             is_ending: AtomicBool::new(false),
             barred: AtomicUsize::new(COUNT),
             answered: Default::default(),
+            pages: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             strays: AtomicU64::new(0),
             reasons: Mutex::new(Vec::new()),
@@ -76,6 +79,11 @@ impl Load {
 
     pub fn total(&self) -> u64 {
         self.answered().iter().sum()
+    }
+
+    /// Good answers to requests for pages; they are not among the [`total`](Self::total).
+    pub fn pages(&self) -> u64 {
+        self.shared.pages.load(Ordering::Relaxed)
     }
 
     pub fn failed(&self) -> u64 {
@@ -135,7 +143,10 @@ fn client(number: usize, shared: &Shared) {
         if n.is_multiple_of(REQUESTS_PER_CONNECTION) {
             line = None;
         }
-        shared.ask(&mut line, &format!("{number}-{n}"));
+        match n % REQUESTS_PER_PAGE {
+            0 => shared.ask_page(&mut line, n / REQUESTS_PER_PAGE % PAGES),
+            _ => shared.ask(&mut line, &format!("{number}-{n}")),
+        }
     }
 }
 
@@ -148,14 +159,27 @@ impl Shared {
                 self.answered[backend].fetch_add(1, Ordering::Relaxed);
                 self.strays.fetch_add(u64::from(backend == barred), Ordering::Relaxed);
             }
-            Err(fault) => {
-                *line = None;
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-                if reasons.len() < REASONS_KEPT {
-                    reasons.push(format!("request {nonce}: {fault}"));
-                }
+            Err(fault) => self.note_failure(line, &format!("request {nonce}: {fault}")),
+        }
+    }
+
+    /// The same for a page.
+    fn ask_page(&self, line: &mut Option<Wire>, n: u64) {
+        match fetch(line, self.address, &format!("/page/{n}")) {
+            Ok(body) if body == page(n) => {
+                self.pages.fetch_add(1, Ordering::Relaxed);
             }
+            Ok(body) => self.note_failure(line, &format!("page {n}: the body is {body:.40?}")),
+            Err(fault) => self.note_failure(line, &format!("page {n}: {fault}")),
+        }
+    }
+
+    fn note_failure(&self, line: &mut Option<Wire>, why: &str) {
+        *line = None;
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        if reasons.len() < REASONS_KEPT {
+            reasons.push(why.to_owned());
         }
     }
 }
@@ -166,11 +190,19 @@ pub(super) fn exchange(
     address: SocketAddr,
     nonce: &str,
 ) -> io::Result<usize> {
+    let body = fetch(line, address, &format!("/demo/{nonce}"))?;
+    let backend = body.strip_suffix('\n').and_then(|text| text.split_once(' '));
+    let backend = backend.filter(|&(_, echo)| echo == nonce).and_then(|(name, _)| number(name));
+    backend.ok_or_else(|| wrong(format!("the body is {:?}", body.trim_end())))
+}
+
+/// The body of a whole 200.
+fn fetch(line: &mut Option<Wire>, address: SocketAddr, target: &str) -> io::Result<String> {
     let wire = match line {
         Some(wire) => wire,
         None => line.insert(Wire::new(TcpStream::connect(address)?, PATIENCE)?),
     };
-    wire.send(format!("GET /demo/{nonce} HTTP/1.1\r\nHost: demo\r\n\r\n").as_bytes())?;
+    wire.send(format!("GET {target} HTTP/1.1\r\nHost: demo\r\n\r\n").as_bytes())?;
     let head = wire.head()?.ok_or_else(|| wrong("closed without an answer".to_owned()))?;
     if !head.first_line().starts_with("HTTP/1.1 200 ") {
         return Err(wrong(format!("answered {:?}", head.first_line())));
@@ -178,17 +210,13 @@ pub(super) fn exchange(
     let length = head.field("content-length").and_then(|text| text.parse().ok());
     let length = length.ok_or_else(|| wrong("an answer without its length".to_owned()))?;
     let body = wire.body(length)?;
-    let body = String::from_utf8_lossy(&body);
-    let backend = body.strip_suffix('\n').and_then(|text| text.split_once(' '));
-    let backend = backend.filter(|&(_, echo)| echo == nonce).and_then(|(name, _)| number(name));
-    let backend = backend.ok_or_else(|| wrong(format!("the body is {:?}", body.trim_end())))?;
     if !wire.is_empty() {
         return Err(wrong("more bytes than the answer has".to_owned()));
     }
     if head.is_last() {
         *line = None;
     }
-    Ok(backend)
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 fn wrong(what: String) -> io::Error {
@@ -201,6 +229,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const REST: Duration = Duration::from_millis(5);
 /// Then it comes again on a new one: every worker gets some.
 const REQUESTS_PER_CONNECTION: u64 = 500;
+/// One in so many is for a page.
+const REQUESTS_PER_PAGE: u64 = 8;
 const REASONS_KEPT: usize = 5;
 
 #[cfg(test)]
@@ -226,6 +256,7 @@ mod tests {
         // More than one connection carries.
         until(|| load.answered()[2] > 2 * REQUESTS_PER_CONNECTION + 10);
         assert_eq!((load.failed(), load.strays()), (0, 0), "{:?}", load.reasons());
+        assert!(load.pages() > 100, "{}", load.pages());
         load.bar(Some(1));
         let before = load.total();
         until(|| load.total() > before + 10);

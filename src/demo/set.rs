@@ -59,6 +59,11 @@ impl Set {
     }
 }
 
+/// What every backend answers for page number `n`: the one thing here that may be stored.
+pub(super) fn page(n: u64) -> String {
+    format!("page {n} of {PAGES}\n").repeat(100)
+}
+
 /// The backend's name.
 pub(super) fn name(n: usize) -> String {
     format!("app-{}", n + 1)
@@ -92,6 +97,9 @@ pub(super) fn points_allowed(requests: u64) -> f64 {
 pub(super) fn less(a: &Each<u64>, b: &Each<u64>) -> Each<u64> {
     std::array::from_fn(|n| a[n].saturating_sub(b[n]))
 }
+
+/// Different pages.
+pub(super) const PAGES: u64 = 8;
 
 fn percent(part: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { 100.0 * part as f64 / total as f64 }

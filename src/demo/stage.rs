@@ -23,7 +23,8 @@ use super::view::Sight;
 use crate::balance::Balance;
 use crate::boot::plan::{CoreChoice, plan};
 use crate::boot::{self, Ending, Process, Signal};
-use crate::config::{AgentConfig, Config, Timeouts};
+use crate::cache::CacheSettings;
+use crate::config::{AgentConfig, CacheConfig, Config, Timeouts};
 use crate::http::HeadLimits;
 use crate::io::affinity::{Cpus, format_list};
 use crate::metrics::{Count, Published};
@@ -153,6 +154,11 @@ impl Stage {
         self.published.iter().map(|core| core.count(count)).sum()
     }
 
+    /// Pages answered by what is stored, or was just being fetched.
+    pub fn from_cache(&self) -> u64 {
+        self.count(Count::CacheHits) + self.count(Count::CacheCollapsed)
+    }
+
     /// Lets the load go.
     pub fn start_load(&self) {
         self.load.pace(self.governor.rate());
@@ -239,13 +245,16 @@ impl Stage {
             false => "not yet dialled".to_owned(),
         };
         let total: u64 = answered.iter().sum();
+        let pages = self.load.pages();
         Sight {
             address: format!("http://{}", self.address),
             rate: lately.iter().sum::<u64>() as f64 / since.as_secs_f64().max(1e-3),
             cpu: self.governor.text(),
-            requests: total + self.load.failed(),
+            requests: total + pages + self.load.failed(),
             failed: self.load.failed(),
             agent,
+            pages,
+            from_cache: self.from_cache().min(pages),
             wanted: self.set.wanted(),
             real: shares(&lately),
             notes: std::array::from_fn(|n| match () {
@@ -279,7 +288,11 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         steer: Default::default(),
         balance: Balance::default(),
         health: None,
-        cache: None,
+        cache: Some(CacheConfig {
+            entries: CACHE_ENTRIES,
+            bytes: CACHE_BYTES,
+            settings: CacheSettings::default(),
+        }),
         timeouts: Timeouts::default(),
         head: HeadLimits::default(),
         body_bytes_max: None,
@@ -298,5 +311,7 @@ const SAMPLES: usize = 20;
 const CLIENTS_MIN: usize = 8;
 const CLIENTS_MAX: usize = 32;
 const CONNECTIONS_MAX: usize = 4096;
+const CACHE_ENTRIES: u64 = 1000;
+const CACHE_BYTES: u64 = 16 << 20;
 /// Never used: nothing bounds what a backend may have in flight.
 const QUEUE_LENGTH_MAX: usize = 1024;

@@ -20,7 +20,8 @@ pub(super) fn tell(stage: &mut Stage, verdict: &mut Verdict, length: Duration) -
     sundown(stage, verdict, by(0.56))?;
     lose_agent(stage, verdict, by(0.74))?;
     regain_agent(stage, verdict, by(0.84))?;
-    lose_backend(stage, verdict, by(0.96))
+    lose_backend(stage, verdict, by(0.96))?;
+    look_at_cache(stage, verdict)
 }
 
 /// The agent speaks; once every core has heard it the shares must follow.
@@ -193,6 +194,29 @@ fn lose_backend(stage: &mut Stage, verdict: &mut Verdict, until: Instant) -> Res
     Ok(())
 }
 
+/// What the cache has done beside all of this.
+fn look_at_cache(stage: &mut Stage, verdict: &mut Verdict) -> Result<(), Halt> {
+    stage.until("the cache answers", |stage| stage.from_cache() > 0 && stage.load.pages() > 0)?;
+    let (hits, pages) = (stage.from_cache(), stage.load.pages());
+    let revalidated = stage.count(Count::CacheRevalidations);
+    stage.say(&format!(
+        "beside it {} pages, {} from the cache, {} more after asking whether they still hold",
+        thousands(pages),
+        thousands(hits),
+        thousands(revalidated)
+    ));
+    verdict.record(
+        Check::Cache,
+        hits > 0,
+        format!(
+            "{} of {} pages from the store, all of them right",
+            thousands(hits),
+            thousands(pages)
+        ),
+    );
+    Ok(())
+}
+
 /// The graceful stop, over one request in flight for each client and one silent connection.
 pub(super) fn stop(stage: &mut Stage, verdict: &mut Verdict) {
     stage.close();
@@ -208,7 +232,8 @@ pub(super) fn stop(stage: &mut Stage, verdict: &mut Verdict) {
     if let Err(halt) = ended {
         verdict.record(Check::Stop, false, format!("{halt:?}"));
     }
-    verdict.counted(stage.load.total(), stage.load.failed(), stage.load.reasons());
+    let answered = stage.load.total() + stage.load.pages();
+    verdict.counted(answered, stage.load.failed(), stage.load.reasons());
 }
 
 fn drain(stage: &mut Stage, verdict: &mut Verdict) -> Result<(), Halt> {

@@ -17,13 +17,22 @@ pub(super) enum Check {
     AgentBack,
     /// A dead backend costs no answer.
     Death,
+    /// What may be stored is answered from the store.
+    Cache,
     /// Stopping loses nothing.
     Stop,
 }
 
 impl Check {
-    const ALL: [Self; CHECKS] =
-        [Self::Shares, Self::Sundown, Self::AgentAway, Self::AgentBack, Self::Death, Self::Stop];
+    const ALL: [Self; CHECKS] = [
+        Self::Shares,
+        Self::Sundown,
+        Self::AgentAway,
+        Self::AgentBack,
+        Self::Death,
+        Self::Cache,
+        Self::Stop,
+    ];
 
     const fn label(self) -> &'static str {
         match self {
@@ -32,6 +41,7 @@ impl Check {
             Self::AgentAway => "agent away",
             Self::AgentBack => "agent back",
             Self::Death => "backend dies",
+            Self::Cache => "cache",
             Self::Stop => "stop",
         }
     }
@@ -162,7 +172,7 @@ pub(super) fn thousands(n: u64) -> String {
     text
 }
 
-const CHECKS: usize = 6;
+const CHECKS: usize = 7;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,9 @@ pub(super) struct Sight {
     pub requests: u64,
     pub failed: u64,
     pub agent: String,
+    /// Requests for pages, and how many of them the cache answered.
+    pub pages: u64,
+    pub from_cache: u64,
     pub wanted: Each<f64>,
     /// Shares lately.
     pub real: Each<f64>,
@@ -34,6 +37,11 @@ impl Sight {
                 thousands(self.requests),
             ),
             format!("  agent  {}", self.agent),
+            format!(
+                "  cache  {} of {} pages answered from it",
+                thousands(self.from_cache),
+                thousands(self.pages)
+            ),
         ];
         lines.extend((0..COUNT).map(|n| {
             let (wanted, real) = (self.wanted[n], self.real[n]);
@@ -83,14 +91,17 @@ mod tests {
             requests: 1_234_567,
             failed: 0,
             agent: "connected".to_owned(),
+            pages: 1000,
+            from_cache: 900,
             wanted: [100.0, 0.0, 30.0, 20.0],
             real: [100.0, 0.0, 30.1, 19.9],
             notes: ["", "dead", "SUNDOWN", ""],
         };
         let lines = sight.lines();
         assert!(lines[1].contains("20,000 req/s") && lines[1].contains("0 of 1,234,567 failed"));
-        assert!(lines[4].ends_with("wanted  0.0 %  real  0.0 %  dead"), "{}", lines[4]);
-        assert_eq!(lines.len(), 3 + COUNT);
+        assert!(lines[3].ends_with("900 of 1,000 pages answered from it"), "{}", lines[3]);
+        assert!(lines[5].ends_with("wanted  0.0 %  real  0.0 %  dead"), "{}", lines[5]);
+        assert_eq!(lines.len(), 4 + COUNT);
         assert!(lines[2..].iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
     }
 }
