@@ -155,7 +155,7 @@ impl Stage {
     }
 
     /// Pages answered by what is stored, or was just being fetched.
-    pub fn from_cache(&self) -> u64 {
+    pub fn cached(&self) -> u64 {
         self.count(Count::CacheHits) + self.count(Count::CacheCollapsed)
     }
 
@@ -254,7 +254,7 @@ impl Stage {
             failed: self.load.failed(),
             agent,
             pages,
-            from_cache: self.from_cache().min(pages),
+            cached: self.cached().min(pages),
             wanted: self.set.wanted(),
             real: shares(&lately),
             notes: std::array::from_fn(|n| match () {

@@ -196,8 +196,8 @@ fn lose_backend(stage: &mut Stage, verdict: &mut Verdict, until: Instant) -> Res
 
 /// What the cache has done beside all of this.
 fn look_at_cache(stage: &mut Stage, verdict: &mut Verdict) -> Result<(), Halt> {
-    stage.until("the cache answers", |stage| stage.from_cache() > 0 && stage.load.pages() > 0)?;
-    let (hits, pages) = (stage.from_cache(), stage.load.pages());
+    stage.until("the cache answers", |stage| stage.cached() > 0 && stage.load.pages() > 0)?;
+    let (hits, pages) = (stage.cached(), stage.load.pages());
     let revalidated = stage.count(Count::CacheRevalidations);
     stage.say(&format!(
         "beside it {} pages, {} from the cache, {} more after asking whether they still hold",

@@ -15,7 +15,7 @@ pub(super) struct Sight {
     pub agent: String,
     /// Requests for pages, and how many of them the cache answered.
     pub pages: u64,
-    pub from_cache: u64,
+    pub cached: u64,
     pub wanted: Each<f64>,
     /// Shares lately.
     pub real: Each<f64>,
@@ -39,7 +39,7 @@ impl Sight {
             format!("  agent  {}", self.agent),
             format!(
                 "  cache  {} of {} pages answered from it",
-                thousands(self.from_cache),
+                thousands(self.cached),
                 thousands(self.pages)
             ),
         ];
@@ -92,7 +92,7 @@ mod tests {
             failed: 0,
             agent: "connected".to_owned(),
             pages: 1000,
-            from_cache: 900,
+            cached: 900,
             wanted: [100.0, 0.0, 30.0, 20.0],
             real: [100.0, 0.0, 30.1, 19.9],
             notes: ["", "dead", "SUNDOWN", ""],
