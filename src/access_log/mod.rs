@@ -287,8 +287,18 @@ fn moment(out: &mut Vec<u8>, entry: &Entry<'_>) {
 }
 
 fn address(out: &mut Vec<u8>, client: IpAddr) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{}", client.to_canonical());
+    match client.to_canonical() {
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                number(out, u64::from(octet));
+            }
+        }
+        // Writing to a Vec cannot fail.
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
 }
 
 fn number(out: &mut Vec<u8>, number: u64) {
