@@ -228,7 +228,7 @@ pub struct ShardConfig {
     pub body_bytes_max: Option<u64>,
     /// Client connections this worker holds at most, at least 1.
     pub connections_max: usize,
-    /// Requests this worker may have in flight to one backend, at least 1.
+    /// Requests the whole process may have in flight to one backend, at least 1.
     pub backend_inflight_max: Option<u32>,
     /// Requests that may wait here because every backend is at that limit.
     pub queue_length_max: usize,
@@ -247,9 +247,7 @@ impl Config {
             head: self.head,
             body_bytes_max: self.body_bytes_max,
             connections_max: (self.connections_max / workers).max(1),
-            backend_inflight_max: self
-                .backend_inflight_max
-                .map(|limit| (limit / u32::try_from(workers).unwrap_or(u32::MAX)).max(1)),
+            backend_inflight_max: self.backend_inflight_max,
             queue_length_max: self.queue_length_max,
             cache: self.cache.map(|cache| cache.share(workers as u64)),
         }

@@ -140,6 +140,29 @@ impl Picker {
         Choice::Nobody
     }
 
+    /// The least loaded for its weight of those that `has_room` holds for: for when what was [picked](Self::pick) has
+    /// none, for reasons the picker does not know. A walk over all backends.
+    pub fn pick_among(&self, exclude: &[Slot], has_room: impl Fn(Slot) -> bool) -> Choice {
+        for tier in &self.tiers {
+            let slot = |row: u32| tier.rows[row as usize].slot;
+            let rows = (0..tier.rows.len() as u32).filter(|&row| !exclude.contains(&slot(row)));
+            let (mut best, mut is_empty) = (None, true);
+            for row in rows {
+                is_empty = false;
+                if self.has_room(slot(row))
+                    && has_room(slot(row))
+                    && best.is_none_or(|best| tier.is_idler(row, best))
+                {
+                    best = Some(row);
+                }
+            }
+            if !is_empty {
+                return best.map_or(Choice::Busy, |row| Choice::Backend(slot(row)));
+            }
+        }
+        Choice::Nobody
+    }
+
     /// A request went to `slot`.
     pub fn begin(&mut self, slot: Slot) {
         let seat = &mut self.seats[slot.index()];

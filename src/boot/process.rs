@@ -23,7 +23,7 @@ use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
 use crate::notify::{Notifier, Vigil};
-use crate::worker::{CacheMail, LogMail, Mail, Order, Reporter, Share, SteerMail, Worker};
+use crate::worker::{CacheMail, Credits, LogMail, Mail, Order, Reporter, Share, SteerMail, Worker};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -115,6 +115,9 @@ impl Process {
         let purger = parcels.first().filter(|_| config.cache.is_some()).map(CacheMail::purger);
         let steers = SteerMail::for_cores(&bells, &published);
         let shares = Share::for_cores(published.len(), SLOTS_MAX);
+        let limit = config.backend_inflight_max.filter(|_| published.len() > 1);
+        let credits = limit.map(|limit| Credits::for_cores(limit, &bells, SLOTS_MAX));
+        let mut credits = credits.into_iter().flatten();
         let ends = parcels.into_iter().zip(steers).zip(shares);
         for (own, (bell, ((cache, steer), share))) in bells.into_iter().zip(ends).enumerate() {
             let (orders, inbox) = unbounded();
@@ -130,6 +133,7 @@ impl Process {
                     .map(|(_, block)| block.clone())
                     .collect(),
                 cache: config.cache.is_some().then_some(cache),
+                credits: credits.next(),
                 share: (published.len() > 1).then_some(share),
                 steer: (config.steer == Steer::Accept && published.len() > 1).then_some(steer),
                 access: logs.next(),

@@ -44,7 +44,7 @@ fn derived(run: &Run) -> Vec<[String; 2]> {
         ["requests waiting per core".to_owned(), shard.queue_length_max.to_string()],
     ];
     if let Some(limit) = shard.backend_inflight_max {
-        rows.push(["requests in flight per backend and core".to_owned(), limit.to_string()]);
+        rows.push(["requests in flight per backend, over all cores".to_owned(), limit.to_string()]);
     }
     let write = config.timeouts.write.as_millis();
     rows.push(["a client that takes nothing of its answer".to_owned(), format!("{write} ms")]);

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::credits::Credits;
 use super::fault::{Cause, Fault, Phase};
 use super::queue::Ticket;
 use super::seat::Seat;
@@ -106,7 +107,7 @@ impl Tries {
         }
         let mut on_trial = None;
         loop {
-            let choice = shard.picker.borrow().pick(|| shard.io.draw(), &exclude[..n]);
+            let choice = shard.choose(&exclude[..n]);
             return match (choice, on_trial) {
                 (Choice::Backend(slot), _) if n < exclude.len() && self.spares(shard, slot) => {
                     // Whoever is on trial may fail, and this request can be sent but once: anybody else first.
@@ -292,10 +293,16 @@ async fn seat<I: Io>(
     let Some(ticket) = shard.queue.borrow_mut().enter() else { return Err(Unreached::QueueFull) };
     let place = Place { shard, ticket, since: shard.now() };
     shard.counters.add(Count::Queued, 1);
+    // What others do not use any more is found by the tick.
+    shard.note_work();
     client.set_deadline(Some(shard.now() + shard.config.timeouts.queue));
     let outcome = poll_fn(|cx| {
         if shard.queue.borrow().is_front(place.ticket) {
-            match tries.pick(shard, None) {
+            let mut picked = tries.pick(shard, None);
+            if matches!(picked, Picked::Busy) && shard.credits.as_ref().is_some_and(Credits::wait) {
+                picked = tries.pick(shard, None);
+            }
+            match picked {
                 Picked::Seat(seat) => return Poll::Ready(Ok(seat)),
                 Picked::Nobody => return Poll::Ready(Err(tries.given_up())),
                 Picked::Busy => {}
@@ -323,6 +330,9 @@ struct Place<'a, I: Io> {
 impl<I: Io> Drop for Place<'_, I> {
     fn drop(&mut self) {
         self.shard.queue.borrow_mut().leave(self.ticket);
+        if self.shard.queue.borrow().is_empty() {
+            self.shard.credits.iter().for_each(Credits::stop_waiting);
+        }
         self.shard.note_queued(self.shard.now().since(self.since));
     }
 }

@@ -1,6 +1,6 @@
 //! What bounds a worker and is no setting, in one list for `check --show-config`.
 
-use super::{access, conn, desk, dial, health, shard, talk, tick, upstream};
+use super::{access, conn, desk, dial, health, shard, sharing, steer, talk, tick, upstream};
 use crate::access_log::LINE_BYTES_MAX;
 use crate::balance::{EXCLUDED_MAX, RETRIES_MAX, RETRIES_PER_SECOND_MIN};
 use crate::config::Limit;
@@ -16,6 +16,8 @@ pub const LIMITS: &[Limit] = &[
     Limit::bytes("a line of the access log", LINE_BYTES_MAX),
     Limit::count("request desks kept per core", shard::DESKS_KEPT_MAX),
     Limit::count("idle connections per backend and core", upstream::IDLE_PER_BACKEND_MAX),
+    Limit::count("idle connections per backend any core may have", sharing::DONATED_MAX),
+    Limit::count("connections on their way to one core", steer::NEWCOMERS_MAX),
     Limit::time("a connect before another backend races it", dial::RACE_AFTER),
     Limit::count("backends one request may fail on", dial::FAILED_MAX),
     Limit::count("backends left out of a pick", EXCLUDED_MAX),

@@ -9,6 +9,7 @@
 //! | `dial` | which connection it gets |
 //! | `seat` | what a try says of its backend |
 //! | `health` | whom this core sends nothing, and what it tells the control core |
+//! | `credits` | how many requests each core may have in flight to a backend |
 //! | `queue` | who goes next when everybody is busy |
 //! | `talk` | who moves when, who waits for whom and how long |
 //! | `relay` | body bytes across, backpressure |
@@ -23,6 +24,7 @@ mod buffer;
 mod caching;
 mod client;
 mod conn;
+mod credits;
 mod desk;
 mod dial;
 mod exchange;
@@ -65,6 +67,7 @@ pub use limits::LIMITS;
 
 use client::Client;
 use conn::{Bursts, burst, serve};
+pub use credits::Credits;
 use shard::{Admitted, DESKS_KEPT_MAX, Shard};
 pub use sharing::Share;
 pub use steer::SteerMail;
@@ -84,6 +87,8 @@ pub struct Mail<I: Io> {
     pub peers: Vec<Arc<Published>>,
     /// What the cores tell each other of the cache; None when there is none.
     pub cache: Option<CacheMail<I::Bell>>,
+    /// The in-flight limit of each backend; None without one, and when the core is alone.
+    pub credits: Option<Credits<I::Bell>>,
     /// Idle connections to backends that any core may have; None when the core is alone.
     pub share: Option<Share<I::Movable>>,
     /// How connections move between the cores; None when they do not.
@@ -142,6 +147,8 @@ impl<I: Io> Worker<I> {
                 if shard.io.poll_rung(cx).is_pending() {
                     return Poll::Pending;
                 }
+                // Whoever rang may have given back what a request waits for.
+                shard.queue.borrow().wake_front();
                 take_snapshots(&shard, &mail);
                 take_parcels(&shard);
                 for order in mail.orders.try_iter() {

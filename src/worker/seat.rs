@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::health::Noted;
 use super::shard::Shard;
-use crate::balance::{Slot, Symptom, Trial};
+use crate::balance::{Choice, Slot, Symptom, Trial};
 use crate::io::Io;
 use crate::metrics::Count;
 use crate::time::Instant;
@@ -32,6 +32,9 @@ impl<I: Io> Seat<I> {
     pub(super) fn at(shard: &Rc<Shard<I>>, slot: Slot) -> Self {
         let now = shard.now();
         shard.picker.borrow_mut().begin(slot);
+        if let Some(credits) = &shard.credits {
+            credits.begin(slot, now);
+        }
         shard.note_work();
         let (trial, noted) = shard.health.begin(slot, now);
         shard.heed(noted);
@@ -95,11 +98,32 @@ impl<I: Io> Drop for Seat<I> {
         }
         self.decide(Trial::Undecided);
         self.shard.picker.borrow_mut().end(self.slot);
+        if let Some(credits) = &self.shard.credits {
+            let has_waiting = !self.shard.queue.borrow().is_empty();
+            credits.end(self.slot, has_waiting, self.shard.now());
+        }
         self.shard.queue.borrow().wake_front();
     }
 }
 
 impl<I: Io> Shard<I> {
+    /// Picks a backend that has room, over all cores.
+    pub(super) fn choose(&self, exclude: &[Slot]) -> Choice {
+        let picker = self.picker.borrow();
+        let choice = picker.pick(|| self.io.draw(), exclude);
+        let Some(credits) = &self.credits else { return choice };
+        let is_secured = |choice| match choice {
+            Choice::Backend(slot) => credits.secure(slot, self.now()),
+            Choice::Busy | Choice::Nobody => true,
+        };
+        if is_secured(choice) {
+            return choice;
+        }
+        let choice = picker.pick_among(exclude, |slot| credits.has(slot, self.now()));
+        // Another core may have been quicker.
+        if is_secured(choice) { choice } else { Choice::Busy }
+    }
+
     /// Draws the consequences of what health has noted.
     pub(super) fn heed(&self, noted: Noted) {
         self.counters.add(Count::ReportsLost, u64::from(noted.is_lost));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Mail;
 use super::access::AccessLog;
 use super::caching::Caching;
+use super::credits::Credits;
 use super::desk::Desk;
 use super::health::Health;
 use super::queue::RequestQueue;
@@ -36,6 +37,8 @@ pub(super) struct Shard<I: Io> {
     pub is_draining: Cell<bool>,
     /// None when the cache is off.
     pub caching: Option<Caching<I>>,
+    /// None without a limit on what a backend has in flight, and when the core is alone.
+    pub credits: Option<Credits<I::Bell>>,
     /// None when the core is alone.
     pub share: Option<Share<I::Movable>>,
     /// None when connections stay where they arrive.
@@ -78,6 +81,7 @@ impl<I: Io> Shard<I> {
                 .zip(mail.cache.take())
                 .map(|(config, mail)| Caching::new(config, mail)),
             steering: mail.steer.take().map(|mail| Steering::new(mail, config.connections_max)),
+            credits: mail.credits.take(),
             share: mail.share.take(),
             published: mail.published.clone(),
             counters: Counters::new(),

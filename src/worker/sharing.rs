@@ -171,7 +171,7 @@ const COLD_AFTER: Duration = Duration::from_millis(100);
 /// One that found no room in the queue is closed after this long.
 const SURPLUS_AFTER: Duration = Duration::from_secs(5);
 /// Cold connections to one backend in the whole process: what a burst after a pause finds warm.
-const DONATED_MAX: usize = 64;
+pub(super) const DONATED_MAX: usize = 64;
 /// Connections one look asks the kernel about, one system call each; a queue that was begun is finished.
 const LOOKS_MAX: usize = 64;
 const SLOTS_PER_PIECE: usize = 64;

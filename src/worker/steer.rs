@@ -198,7 +198,7 @@ fn two_of(n: usize, draw: u64) -> [Option<usize>; 2] {
 }
 
 /// Connections on their way to one core. They count as its own, so that this fills only while it does not run.
-const NEWCOMERS_MAX: usize = 256;
+pub(super) const NEWCOMERS_MAX: usize = 256;
 /// A core may have an eighth more than another: with many connections, moving every second one buys nothing.
 const SLACK_PART: u64 = 8;
 /// Among cores that are level, this much more time awake makes one clearly busier.

@@ -39,6 +39,10 @@ pub(super) async fn run<I: Io>(
         if let Some(access) = &shard.access {
             access.tick(shard.now(), &shard.counters);
         }
+        if let Some(credits) = &shard.credits {
+            credits.tick();
+            shard.queue.borrow().wake_front();
+        }
         if shard.now() >= cool_at {
             sharing::cool(&shard);
             cool_at = shard.now() + COOL_EVERY;
@@ -50,7 +54,9 @@ pub(super) async fn run<I: Io>(
         }
         shard.heed(shard.health.sweep(now));
         let requests_now = shard.counters.get(Count::Requests);
-        if shard.picker.borrow().total_in_flight() > 0 || requests_now != requests {
+        let is_waiting = !shard.queue.borrow().is_empty();
+        let in_flight = shard.picker.borrow().total_in_flight();
+        if in_flight > 0 || is_waiting || requests_now != requests {
             rest_at = now + REST_AFTER;
         }
         requests = requests_now;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::balancer::Balancer;
+use crate::support::balancer::{Balancer, allowed_cores};
 use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::wait;
@@ -30,6 +30,29 @@ fn what_waits_is_served_one_after_the_other() {
         assert_eq!(origin.seen().len(), served, "the limit is kept");
         origin.open(&gate);
         assert_eq!(clients[number].response("GET").expect("an answer").status(), 200);
+    }
+}
+
+#[test]
+fn the_limit_is_one_for_all_cores_and_any_core_may_use_it() {
+    let [first, second, ..] = allowed_cores()[..] else { return };
+    let origin = Origin::start("a");
+    let cores = format!("{first},{second}");
+    let flags = ["--cores", &cores, "--steer", "none", "--backend-max-inflight", "4"];
+    let patient = ["--queue-timeout", "60s", "--cache", "off"];
+    let balancer = Balancer::before(&[(&origin, 50)], &[&flags[..], &patient].concat());
+    // The kernel deals each six out anew: two and four, one and five, all on one core.
+    for round in 0..6 {
+        let before = origin.seen().len();
+        let path = format!("/hold/gate{round}");
+        let mut clients: Vec<_> = (0..6).map(|_| ask(&balancer, &path)).collect();
+        wait::until("four are in flight", SOON, || origin.seen().len() == before + 4);
+        let is_over = || origin.seen().len() > before + 4;
+        assert!(!wait::happens(Duration::from_millis(50), is_over), "the limit is kept");
+        origin.open(&format!("gate{round}"));
+        for client in &mut clients {
+            assert_eq!(client.response("GET").expect("an answer").status(), 200);
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Backend {
     /// Connections accepted, and those open now.
     pub accepted: Rc<Cell<u32>>,
     pub open: Rc<Cell<u32>>,
+    /// Requests that are being answered, and the most there ever were.
+    pub busy: Rc<Cell<(u32, u32)>>,
     /// Requests whose connection broke while the backend was busy with them.
     pub broken_off: Rc<Cell<u32>>,
     /// Body bytes sent so far, in answer to whatever.
@@ -42,6 +44,16 @@ pub struct Backend {
     pub asked: Rc<Cell<u32>>,
     /// Goes before what the requests wish.
     pub mood: Rc<Cell<Option<&'static str>>>,
+}
+
+/// Ends with the answer, whatever becomes of it.
+struct Busy(Rc<Cell<(u32, u32)>>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let (busy, most) = self.0.get();
+        self.0.set((busy - 1, most));
+    }
 }
 
 /// What one request asks of us.
@@ -71,6 +83,7 @@ impl Backend {
             ledger: ledger.clone(),
             accepted: Rc::default(),
             open: Rc::default(),
+            busy: Rc::default(),
             broken_off: Rc::default(),
             sent: Rc::default(),
             asked: Rc::default(),
@@ -126,6 +139,9 @@ impl Backend {
             return Err(odd("a field that Connection listed came through"));
         }
         self.ledger.reached(nonce, &self.name);
+        let (busy, most) = self.busy.get();
+        self.busy.set((busy + 1, most.max(busy + 1)));
+        let is_busy = Busy(self.busy.clone());
         self.asked.set(self.asked.get() + 1);
         let wish: BTreeMap<&str, &str> =
             query.split('&').filter_map(|pair| pair.split_once('=')).collect();
@@ -142,6 +158,7 @@ impl Backend {
         let framing_wish = wish.get("as").copied().unwrap_or("length");
         let script = Script { nonce, method, how, framing: framing_wish, length: number("len") };
         let after = self.answer(conn, &script).await?;
+        drop(is_busy);
         if is_early && after == Then::Keep {
             read_upload(conn, framing, &expected).await?;
         }

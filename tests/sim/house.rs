@@ -13,7 +13,7 @@ use balancer::cache::store::KeyHasher;
 use balancer::config::{CacheConfig, ShardConfig, Timeouts};
 use balancer::io::{Bell, Io};
 use balancer::metrics::{Count, Published};
-use balancer::worker::{CacheMail, Mail, Order, Reporter, Share, SteerMail, Worker};
+use balancer::worker::{CacheMail, Credits, Mail, Order, Reporter, Share, SteerMail, Worker};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::backend::Backend;
@@ -60,21 +60,25 @@ impl House {
         sim: &Sim,
         cores: usize,
         connections_max: usize,
+        limit: Option<u32>,
         backends: &[&Backend],
     ) -> Vec<Self> {
         let (ios, published): (Vec<_>, Vec<_>) = (0..cores).map(|_| place(sim)).unzip();
         let bells: Vec<_> = ios.iter().map(SimIo::bell).collect();
         let ends = SteerMail::for_cores(&bells, &published);
         let ends = ends.into_iter().zip(Share::for_cores(cores, SLOTS));
+        let credits = limit.map(|limit| Credits::for_cores(limit, &bells, SLOTS));
+        let mut credits = credits.into_iter().flatten();
         let places = ios.into_iter().zip(published).zip(ends);
         let open = |(place, (steer, share))| {
+            let credits = credits.next();
             let house = Self::furnish_at(place, |io, config, listeners, mail| {
-                let config = ShardConfig { connections_max, ..config };
+                let config = ShardConfig { connections_max, backend_inflight_max: limit, ..config };
                 Worker::new(
                     io,
                     config,
                     listeners,
-                    Mail { steer: Some(steer), share: Some(share), ..mail },
+                    Mail { credits, steer: Some(steer), share: Some(share), ..mail },
                 )
                 .run()
             });
@@ -120,6 +124,7 @@ impl House {
             peers: vec![peer.clone()],
             cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
                 .pop(),
+            credits: None,
             share: None,
             steer: None,
             access: None,

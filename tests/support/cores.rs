@@ -137,6 +137,7 @@ fn start_worker(
         published: published.clone(),
         peers,
         cache: Some(cache),
+        credits: None,
         share: None,
         steer: None,
         access,

@@ -7,6 +7,7 @@ mod chaos;
 mod faults;
 mod figures;
 mod health;
+mod limits;
 mod patience;
 mod peers;
 mod row;

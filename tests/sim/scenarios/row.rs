@@ -25,12 +25,23 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// Cores with room for `connections_max` each, in front of backends `b1` to `b<n>`.
     pub fn new(sim: &'a Sim, cores: usize, connections_max: usize, n: u8) -> Self {
+        Self::limited(sim, cores, connections_max, n, None)
+    }
+
+    /// The same, with a limit on what each backend has in flight.
+    pub fn limited(
+        sim: &'a Sim,
+        cores: usize,
+        connections_max: usize,
+        n: u8,
+        limit: Option<u32>,
+    ) -> Self {
         let ledger = Ledger::default();
         let backends: Vec<Backend> = (1..=n)
             .map(|n| Backend::start(sim, &ledger, &format!("b{n}"), backend_address(n)))
             .collect();
         let known: Vec<_> = backends.iter().collect();
-        let houses = House::open_row(sim, cores, connections_max, &known);
+        let houses = House::open_row(sim, cores, connections_max, limit, &known);
         sim.run_for(Duration::from_millis(100));
         Self { sim, ledger, backends, houses, crowd: sim.core() }
     }
