@@ -107,6 +107,8 @@ pub struct CacheConfig {
     pub entries: u64,
     /// Heads, bodies and index, in bytes.
     pub bytes: u64,
+    /// Bodies that may lie in files of their own, each with a descriptor; of the whole process, never divided.
+    pub files_max: usize,
     /// What an operator decides about its semantics.
     pub settings: CacheSettings,
 }

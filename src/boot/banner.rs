@@ -144,6 +144,7 @@ mod tests {
             cache: Some(CacheConfig {
                 entries: 10_000,
                 bytes: 256 << 20,
+                files_max: 100,
                 settings: Default::default(),
             }),
             timeouts: Timeouts::default(),

@@ -111,7 +111,8 @@ impl Process {
         let bells = published.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
         // Keyed anew in each process: no client can tell where its keys fall.
         let hasher = KeyHasher::new(RandomState::new());
-        let parcels = CacheMail::for_cores(&bells, &published, &hasher);
+        let files_max = config.cache.map_or(0, |cache| cache.files_max);
+        let parcels = CacheMail::for_cores(&bells, &published, &hasher, files_max);
         let purger = parcels.first().filter(|_| config.cache.is_some()).map(CacheMail::purger);
         let steers = SteerMail::for_cores(&bells, &published);
         let shares = Share::for_cores(published.len(), SLOTS_MAX);

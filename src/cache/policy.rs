@@ -155,8 +155,9 @@ impl Policy {
 
     /// Seconds of freshness left at `now`; negative when stale (RFC 9211 §2.4).
     pub fn ttl_secs(&self, now: WallTime) -> i64 {
-        let secs = |time: WallTime| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        secs(self.fresh_until) - secs(now)
+        // To the nearest: a core whose clock is one behind must not tell a second more than there was.
+        let ms = |time: WallTime| i64::try_from(time.as_ms()).unwrap_or(i64::MAX);
+        (ms(self.fresh_until) - ms(now) + 500).div_euclid(1000)
     }
 
     /// Until when the response is fresh.
@@ -172,6 +173,11 @@ impl Policy {
     /// From when on the response is of no use but to be validated.
     pub fn useful_until(&self) -> WallTime {
         self.revalidate_until.max(self.error_until)
+    }
+
+    /// Until when it may serve for an origin that fails.
+    pub const fn error_until(&self) -> WallTime {
+        self.error_until
     }
 
     /// It has an entity tag or a modification date to ask the origin with.

@@ -10,7 +10,7 @@ use crate::http::Fields;
 use crate::time::WallTime;
 
 /// What is kept of a response besides its body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Representation {
     policy: Policy,
     head: Box<[u8]>,
@@ -52,14 +52,9 @@ impl Representation {
 
     /// The same response, asked for anew before every use.
     pub fn invalidated(&self) -> Self {
-        let mut policy = self.policy;
-        policy.invalidate();
-        Self {
-            policy,
-            head: self.head.clone(),
-            selection: self.selection.clone(),
-            length: self.length,
-        }
+        let mut changed = self.clone();
+        changed.policy.invalidate();
+        changed
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn run(
         steer: read.one(&settings::STEER, values::steer)?.unwrap_or_default(),
         balance: read.one(&settings::BALANCE, values::balance)?.unwrap_or_default(),
         health: health(&read, &mut warnings)?,
-        cache: cache(&read)?,
+        cache: cache(&read, environment)?,
         timeouts: timeouts(&read)?,
         head: head(&read)?,
         body_bytes_max: read.one(&settings::MAX_BODY, values::size_or_unlimited)?.flatten(),
@@ -285,7 +285,7 @@ fn health(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<Health
     }))
 }
 
-fn cache(read: &Reader<'_>) -> Result<Option<CacheConfig>, Error> {
+fn cache(read: &Reader<'_>, environment: &Environment) -> Result<Option<CacheConfig>, Error> {
     let is_on = read.one(&settings::CACHE, values::on_or_off)?.unwrap_or(true);
     let mode = read.one(&settings::CACHE_MODE, values::cache_mode)?.unwrap_or_default();
     let entries = read
@@ -301,7 +301,12 @@ fn cache(read: &Reader<'_>) -> Result<Option<CacheConfig>, Error> {
         .one(&settings::STATIC_TTL, |text| values::duration(text, Duration::ZERO, TIME_MAX))?
         .unwrap_or(default.static_ttl);
     let settings = CacheSettings { mode, static_ttl, ..default };
-    Ok((is_on && entries > 0).then_some(CacheConfig { entries, bytes, settings }))
+    Ok((is_on && entries > 0).then_some(CacheConfig {
+        entries,
+        bytes,
+        files_max: files_max(environment) as usize,
+        settings,
+    }))
 }
 
 fn head(read: &Reader<'_>) -> Result<HeadLimits, Error> {
@@ -331,6 +336,11 @@ fn head(read: &Reader<'_>) -> Result<HeadLimits, Error> {
     })
 }
 
+/// Descriptors for cached bodies in files: a small part of all, and no more than a cache has large objects.
+fn files_max(environment: &Environment) -> u64 {
+    (environment.nofile / DESCRIPTORS_PER_FILE).min(FILES_MOST)
+}
+
 /// Without a wish: half of the descriptors left, since a request holds two, and no more than a million.
 fn connections_max(
     read: &Reader<'_>,
@@ -338,7 +348,8 @@ fn connections_max(
     environment: &Environment,
     warnings: &mut Vec<String>,
 ) -> Result<usize, Error> {
-    let reserved = DESCRIPTORS_OWN + DESCRIPTORS_PER_WORKER * workers as u64;
+    let reserved =
+        DESCRIPTORS_OWN + DESCRIPTORS_PER_WORKER * workers as u64 + files_max(environment);
     let room = environment.nofile.saturating_sub(reserved) / 2;
     let wish =
         read.one(&settings::MAX_CONNECTIONS, |text| values::number(text, 1, CONNECTIONS_MOST))?;
@@ -427,6 +438,9 @@ const CONNECTIONS_LEAST: u64 = 16;
 const DESCRIPTORS_OWN: u64 = 64 + ERRANDS_MAX as u64;
 /// Rings, epoll, eventfds, listeners, and the reserve for accepts at the limit.
 const DESCRIPTORS_PER_WORKER: u64 = 32;
+/// One descriptor in so many may be that of a cached body.
+const DESCRIPTORS_PER_FILE: u64 = 16;
+const FILES_MOST: u64 = 8192;
 const DEMO_MIN: Duration = Duration::from_secs(1);
 const DEMO_LENGTH: Duration = Duration::from_secs(30);
 const QUIET_LOG: &str = "error";

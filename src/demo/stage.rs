@@ -291,6 +291,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         cache: Some(CacheConfig {
             entries: CACHE_ENTRIES,
             bytes: CACHE_BYTES,
+            files_max: 64,
             settings: CacheSettings::default(),
         }),
         timeouts: Timeouts::default(),

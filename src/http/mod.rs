@@ -43,6 +43,14 @@ pub struct HeadLimits {
     pub fields_max: usize,
 }
 
+impl HeadLimits {
+    /// Whether a head that was put together from others is within them.
+    pub fn admits(&self, head: &[u8]) -> bool {
+        let lines = memchr::memchr_iter(b'\n', head).count();
+        head.len() <= self.head_bytes_max && lines.saturating_sub(2) <= self.fields_max
+    }
+}
+
 impl Default for HeadLimits {
     fn default() -> Self {
         Self { line_bytes_max: 8 * 1024, head_bytes_max: 32 * 1024, fields_max: 100 }

@@ -12,8 +12,9 @@
 //! arrived together with the last bytes raises no second edge.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::Future;
-use std::io::Result;
+use std::io::{Result, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -259,6 +260,14 @@ impl Io for Driver {
 
     fn poll_stirred(&self, cx: &mut Context<'_>, tags: &mut Vec<u64>) -> Poll<()> {
         self.0.slots.borrow_mut().poll_stirred(cx, tags)
+    }
+
+    fn set_aside<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> Result<File> {
+        let mut file = socket::memory_file()?;
+        for piece in pieces {
+            file.write_all(piece)?;
+        }
+        Ok(file)
     }
 
     fn rouse(&self) {

@@ -17,8 +17,9 @@ mod socket;
 mod stream;
 pub mod wake;
 
+use std::fs::File;
 use std::future::Future;
-use std::io::{IoSlice, Result};
+use std::io::{ErrorKind, IoSlice, Result};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -65,6 +66,14 @@ pub trait Io: Clone + 'static {
     /// Moves the tags of watched streams on which something happened into `tags` and is ready when there is any.
     /// One task at a time may wait here.
     fn poll_stirred(&self, cx: &mut Context<'_>, tags: &mut Vec<u64>) -> Poll<()>;
+    /// Puts `pieces` one after the other into a file in memory, from which streams can send.
+    ///
+    /// # Errors
+    /// Where there is no such thing, or no room for it.
+    fn set_aside<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>) -> Result<File> {
+        let _ = pieces;
+        Err(ErrorKind::Unsupported.into())
+    }
     /// Wakes every task that waits on a stream, a listener or a timer of this core, so that it looks at the world anew:
     /// its next read or accept asks the kernel.
     fn rouse(&self);
@@ -82,6 +91,12 @@ pub trait Stream: Sized + 'static {
     fn recv(&self, into: &mut [u8]) -> Result<usize>;
     /// Writes the slices in order and returns how many bytes went; `WouldBlock` means: wait for [`Interest::WRITE`].
     fn send(&self, from: &[IoSlice<'_>]) -> Result<usize>;
+    /// Writes `lead`, then `bytes` bytes of `file` from `offset` on without copying them, and returns how many bytes of
+    /// both went, as [`send`](Self::send) does. Only for files that [`Io::set_aside`] made.
+    fn send_file(&self, lead: &[u8], file: &File, offset: u64, bytes: usize) -> Result<usize> {
+        let _ = (lead, file, offset, bytes);
+        Err(ErrorKind::Unsupported.into())
+    }
     /// Ready when something in `interest` may now be tried, when the stream was reset, or when its deadline passed.
     /// Otherwise the task is woken later. A stream is waited on by one task at a time.
     fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<Status>;
@@ -89,6 +104,10 @@ pub trait Stream: Sized + 'static {
     fn status(&self) -> Status;
     /// Whether nothing at all can be read right now, asking the kernel if the bits leave it open: no bytes, no end, no error.
     fn is_quiet(&self) -> bool;
+    /// Bytes that were sent and the peer has not acknowledged yet; None where that cannot be told. Asks the kernel.
+    fn unacknowledged(&self) -> Option<u64> {
+        None
+    }
     /// How the connect went; call it once the stream is writable or reset.
     fn connected(&self) -> Result<()>;
     /// Ends our direction (FIN after what was sent).

@@ -1,6 +1,7 @@
 //! The socket calls, each one syscall and nothing else. No readiness, no policy.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -60,6 +61,59 @@ pub(super) fn send(fd: BorrowedFd<'_>, from: &[IoSlice<'_>]) -> Result<usize> {
             Err(_) => interrupted(Error::last_os_error())?,
         }
     }
+}
+
+/// As [`send`] for one slice that more is to follow: the kernel holds it back to fill a segment.
+pub(super) fn send_before_more(fd: BorrowedFd<'_>, lead: &[u8]) -> Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_MORE;
+    loop {
+        // SAFETY: the pointer and length describe `lead`, which outlives the call.
+        let n = unsafe { libc::send(fd.as_raw_fd(), lead.as_ptr().cast(), lead.len(), flags) };
+        match usize::try_from(n) {
+            Ok(n) => return Ok(n),
+            Err(_) => interrupted(Error::last_os_error())?,
+        }
+    }
+}
+
+/// Sends a part of a file to a non-blocking socket without copying it. A broken connection is an error; the signal is
+/// ignored in every Rust program.
+pub(super) fn send_file(
+    fd: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    bytes: usize,
+) -> Result<usize> {
+    let mut offset = libc::off_t::try_from(offset).map_err(|_| ErrorKind::InvalidInput)?;
+    loop {
+        // SAFETY: both descriptors are open for the call; `offset` is a live off_t that only this call writes.
+        let n = unsafe { libc::sendfile(fd.as_raw_fd(), file.as_raw_fd(), &mut offset, bytes) };
+        match usize::try_from(n) {
+            // The file is shorter than it was said to be.
+            Ok(0) if bytes > 0 => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => return Ok(n),
+            Err(_) => interrupted(Error::last_os_error())?,
+        }
+    }
+}
+
+/// Bytes in the send queue that are not acknowledged (SIOCOUTQ).
+pub(super) fn unacknowledged(fd: BorrowedFd<'_>) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the call, which writes one int to live memory. TIOCOUTQ is the same number.
+    let outcome = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    (outcome == 0).then(|| u64::try_from(bytes).ok()).flatten()
+}
+
+/// A file in memory that goes with its last descriptor.
+pub(super) fn memory_file() -> Result<File> {
+    // SAFETY: the name is a C string that outlives the call; the result is checked.
+    let fd = unsafe { libc::memfd_create(c"balancer-cache".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: memfd_create returned a new descriptor that nobody else owns.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 /// `Ok` when the call should simply be made again.

@@ -1,5 +1,6 @@
 //! What a [`Driver`](super::driver::Driver) hands out: sockets, listeners, timers. Each is a descriptor and a slot.
 
+use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Result};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +21,17 @@ pub struct Socket {
 impl Socket {
     pub(super) fn new(fd: OwnedFd, slot: Registered) -> Self {
         Self { slot, fd }
+    }
+
+    /// Keeps an error of a write for who reads. EPIPE comes after an orderly end (or after an error that was told
+    /// already); the end stays one.
+    fn kept(&self, outcome: Result<usize>) -> Result<usize> {
+        if let Err(error) = &outcome
+            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe)
+        {
+            self.slot.with(|slots, index| slots.set(index, BROKEN));
+        }
+        outcome
     }
 
     /// Clears `bit` when the outcome shows that the kernel has nothing more of it.
@@ -70,13 +82,30 @@ impl Stream for Socket {
         let asked = from.iter().map(|slice| slice.len()).sum();
         let outcome = socket::send(self.fd.as_fd(), from);
         self.note(&outcome, asked, WRITABLE, RESET);
-        // EPIPE comes after an orderly end (or after an error that was told already); the end stays one for who reads.
-        if let Err(error) = &outcome
-            && !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe)
-        {
-            self.slot.with(|slots, index| slots.set(index, BROKEN));
+        self.kept(outcome)
+    }
+
+    fn send_file(&self, lead: &[u8], file: &File, offset: u64, bytes: usize) -> Result<usize> {
+        if !self.slot.with(|slots, index| slots.has(index, WRITABLE)) {
+            return Err(ErrorKind::WouldBlock.into());
         }
-        outcome
+        let mut written = 0;
+        if !lead.is_empty() {
+            let outcome = socket::send_before_more(self.fd.as_fd(), lead);
+            self.note(&outcome, lead.len(), WRITABLE, RESET);
+            written = self.kept(outcome)?;
+            if written < lead.len() {
+                return Ok(written);
+            }
+        }
+        // A short count proves nothing here: only the refusal tells that the kernel has no room.
+        let outcome = socket::send_file(self.fd.as_fd(), file.as_fd(), offset, bytes);
+        self.note(&outcome, 0, WRITABLE, RESET);
+        match self.kept(outcome) {
+            Ok(n) => Ok(written + n),
+            Err(_) if written > 0 => Ok(written),
+            Err(error) => Err(error),
+        }
     }
 
     fn poll_ready(&self, cx: &mut Context<'_>, interest: Interest) -> Poll<Status> {
@@ -103,6 +132,10 @@ impl Stream for Socket {
             self.slot.with(|slots, index| slots.clear(index, READABLE));
         }
         is_quiet
+    }
+
+    fn unacknowledged(&self) -> Option<u64> {
+        socket::unacknowledged(self.fd.as_fd())
     }
 
     fn connected(&self) -> Result<()> {

@@ -37,6 +37,8 @@ pub(super) struct Papers {
     /// A head to be stored, and what selected it.
     pub head: Vec<u8>,
     pub selection: Vec<u8>,
+    /// Other keys a response speaks of, one after the other.
+    pub scratch: Vec<u8>,
 }
 
 impl Desk {

@@ -290,6 +290,10 @@ async fn seat<I: Io>(
             Picked::Busy => {}
         }
     }
+    if matches!(client, Host::Nobody(_)) {
+        // Nobody waits for it: those who do come first.
+        return Err(Unreached::QueueFull);
+    }
     let Some(ticket) = shard.queue.borrow_mut().enter() else { return Err(Unreached::QueueFull) };
     let place = Place { shard, ticket, since: shard.now() };
     shard.counters.add(Count::Queued, 1);

@@ -141,7 +141,7 @@ async fn forward<I: Io>(
             Outcome::ClientGone(how) => {
                 desk.record.gone(how);
                 let next = gone(shard, desk, how);
-                if desk.down.is_teeing() {
+                if desk.down.is_teeing() && errand.can_be_taken_over() {
                     // Others may read it, and will.
                     caching::take_over(shard, upstream, desk, errand);
                 }

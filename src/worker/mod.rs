@@ -61,6 +61,7 @@ use crate::config::ShardConfig;
 use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
 pub use access::{Batch, LogMail, LogOutlet, Spare, lines_in};
+use caching::Caching;
 pub use caching::{CacheMail, Purger};
 pub use health::Reporter;
 pub use limits::LIMITS;
@@ -140,6 +141,7 @@ impl<I: Io> Worker<I> {
                     && open_listeners.get() == 0
                     && shard.steering.as_ref().is_none_or(Steering::is_over)
                     && shard.connections() == 0
+                    && shard.caching.as_ref().is_none_or(Caching::is_over)
                 {
                     return Poll::Ready(());
                 }
@@ -211,7 +213,7 @@ fn take_snapshots<I: Io>(shard: &Shard<I>, mail: &Mail<I>) {
 
 /// Drops idle backend connections on which something happened.
 async fn keep_pool<I: Io>(shard: Rc<Shard<I>>) {
-    let mut tags = Vec::new();
+    let mut tags = Vec::with_capacity(64);
     loop {
         poll_fn(|cx| shard.io.poll_stirred(cx, &mut tags)).await;
         for tag in tags.drain(..) {

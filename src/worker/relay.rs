@@ -322,13 +322,12 @@ impl Flow {
     /// Gives the staged data to the writer. One that may take no more has aborted: the store drops what it has.
     fn copy_out(&mut self, buffer: &Buffer) {
         let Some(mut writer) = self.writer.take() else { return };
-        if writer.append(buffer.at(self.data.clone())).is_err() {
+        if writer.append_and_flush(buffer.at(self.data.clone())).is_err() {
             return;
         }
         if self.is_ended {
             writer.complete();
         } else {
-            writer.flush();
             self.writer = Some(writer);
         }
     }

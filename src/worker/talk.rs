@@ -139,6 +139,7 @@ struct Talk<'a, I: Io> {
     /// For body bytes of the client, for its taking of the answer, for anything the backend owes us.
     body_clock: Clock,
     write_clock: Clock,
+    taker: wait::Taker,
     backend_clock: Clock,
 }
 
@@ -189,6 +190,7 @@ pub(super) async fn converse<I: Io>(
         is_body_withheld: false,
         body_clock: Clock::default(),
         write_clock: Clock::default(),
+        taker: wait::Taker::default(),
         backend_clock: Clock::default(),
     };
     desk.outbound.clear();
@@ -199,6 +201,8 @@ pub(super) async fn converse<I: Io>(
             break outcome;
         }
     };
+    let is_sent = talk.upload == Upload::Sent;
+    talk.errand.note_upload(is_sent);
     client.stream.set_deadline(None);
     upstream.stream.set_deadline(None);
     match outcome {
@@ -308,8 +312,14 @@ impl<I: Io> Talk<'_, I> {
         if self.reply == Reply::Delivered {
             return Ok(Lack::Nothing);
         }
+        let was_teeing = desk.down.is_teeing();
         let pump = desk.down.pump(self.upstream, &mut desk.outbound, self.client);
-        self.errand.advance(desk.down.is_ended());
+        if was_teeing {
+            self.errand.advance(desk.down.is_ended());
+            if !desk.down.is_teeing() && !desk.down.is_ended() {
+                self.errand.note_overflow();
+            }
+        }
         match pump {
             Pump::Done if self.response.framing == Framing::Tunnel => Err(Outcome::Upgraded),
             Pump::Done => {
@@ -324,7 +334,7 @@ impl<I: Io> Talk<'_, I> {
             Pump::AwaitsSink
                 if desk.down.is_teeing()
                     && self.upload == Upload::Sent
-                    && self.errand.can_be_followed() =>
+                    && self.errand.is_followed() =>
             {
                 let next = if self.keeps_client { Next::Request } else { Next::Close };
                 Err(Outcome::Detached { next })
@@ -489,13 +499,13 @@ impl<I: Io> Talk<'_, I> {
     }
 
     /// Waits for what the directions lack, under the deadlines that belong to it.
-    async fn wait(&self, desk: &Desk, up: Lack, down: Lack) -> Result<(), Outcome> {
+    async fn wait(&mut self, desk: &Desk, up: Lack, down: Lack) -> Result<(), Outcome> {
         let of_client = Interest { read: up == Lack::Source, write: down == Lack::Sink };
         // After an early answer the backend has nothing more to say, but it may end.
         let is_delivered = self.reply == Reply::Delivered;
         let of_upstream =
             Interest { read: down == Lack::Source || is_delivered, write: up == Lack::Sink };
-        let timeouts = &self.shard.config.timeouts;
+        let timeouts = self.shard.config.timeouts;
         let read_by = self.body_clock.by(timeouts.body);
         let write_by = self.write_clock.by(timeouts.write);
         let client_by = match (read_by, write_by) {
@@ -503,22 +513,34 @@ impl<I: Io> Talk<'_, I> {
             (one, other) => one.or(other),
         };
         self.client.set_deadline(client_by);
+        // A client that holds the backend may get company, which it must not hold as well.
+        // (One that was reset would end each wait at once.)
+        let looks_again = down == Lack::Sink
+            && desk.down.is_teeing()
+            && self.errand.may_be_followed()
+            && !self.upstream.status().is_reset;
         let patience = if self.reply == Reply::Awaited { self.patience } else { timeouts.request };
-        self.upstream.set_deadline(self.backend_clock.by(patience));
+        self.upstream.set_deadline(match looks_again {
+            true => Some(self.shard.now() + COMPANY),
+            false => self.backend_clock.by(patience),
+        });
         // With nothing wanted of the backend, its reset has nothing to tell yet: what it sent before is to be read first.
-        let watched = (of_upstream != Interest::NONE).then_some(of_upstream);
+        let watched = (of_upstream != Interest::NONE || looks_again).then_some(of_upstream);
         let (client, upstream) = wait::either(self.client, of_client, self.upstream, watched).await;
         if client.is_reset {
             return Err(Outcome::ClientGone(Gone::Left));
         }
         if client.is_expired {
-            let is_slow_taker = write_by.is_some_and(|by| by <= self.shard.now());
-            return Err(match is_slow_taker {
-                true => Outcome::ClientGone(Gone::Slow),
-                false => self.refused(Reject::BodyTimeout),
-            });
+            let now = self.shard.now();
+            if write_by.is_none_or(|by| by > now) {
+                return Err(self.refused(Reject::BodyTimeout));
+            }
+            let Some(more) = self.taker.more_time(self.client, timeouts.write) else {
+                return Err(Outcome::ClientGone(Gone::Slow));
+            };
+            self.write_clock = Clock(Some(now + more - timeouts.write));
         }
-        if upstream.is_expired {
+        if upstream.is_expired && !looks_again {
             return Err(match self.reply {
                 Reply::Awaited => self.failed(Cause::Timeout),
                 Reply::Relaying => self.cut(desk, Cause::Timeout),
@@ -529,5 +551,7 @@ impl<I: Io> Talk<'_, I> {
     }
 }
 
+/// How often a client that holds up a body looks whether others want it.
+const COMPANY: Duration = Duration::from_millis(200);
 /// Interim responses to one request; a backend that sends more is not going to answer.
 pub(super) const INTERIMS_MAX: u32 = 64;

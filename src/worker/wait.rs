@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::io::{Interest, Status, Stream};
 
@@ -29,6 +30,26 @@ pub(super) async fn either<S: Stream>(
         }
     })
     .await
+}
+
+/// Whether a peer that has let a deadline for writing pass takes anything at all. The kernel wakes us only when a third
+/// of its buffer is free, and megabytes may lie there: a slow reader can need minutes for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taker {
+    unacknowledged: Option<u64>,
+}
+
+impl Taker {
+    /// How long to wait on after a wait of `limit` was in vain; `None` if the peer took nothing since it was asked last.
+    /// The first time there is nothing to compare with, so it gets a quarter more.
+    pub(super) fn more_time<S: Stream>(&mut self, stream: &S, limit: Duration) -> Option<Duration> {
+        let left = stream.unacknowledged()?;
+        match self.unacknowledged.replace(left) {
+            None => Some(limit / 4),
+            Some(before) if left < before => Some(limit),
+            Some(_) => None,
+        }
+    }
 }
 
 /// Lets every other task of the core run first.

@@ -101,8 +101,8 @@ fn the_defaults_are_those_the_help_names() {
     assert_eq!(same.log, log);
     assert_eq!(config.listen, ["[::]:8080".parse().unwrap()]);
     assert_eq!((config.cores, config.control_core), (vec![1, 2, 3, 4, 5, 6, 7], 0));
-    // 20,000 descriptors, 64 of our own, 128 for probes and checks, 32 for each of 7 workers, two per connection.
-    assert_eq!(config.connections_max, (20_000 - 64 - 128 - 7 * 32) / 2);
+    // 20,000 descriptors: 64 of our own, 128 for probes and checks, 32 for each of 7 workers, one in 16 for the cache.
+    assert_eq!(config.connections_max, (20_000 - 64 - 128 - 7 * 32 - 1250) / 2);
     assert_eq!(config.agent, None);
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(values.len(), SETTINGS.len());
@@ -226,7 +226,7 @@ fn what_contradicts_is_refused_and_what_is_useless_warned_of() {
     let crowd = run("--backend a:1 --max-connections 10000 --cores 1");
     assert_eq!(
         crowd.warnings,
-        ["10000 connections may need 20224 descriptors, and 20000 are allowed (ulimit -n)"]
+        ["10000 connections may need 21474 descriptors, and 20000 are allowed (ulimit -n)"]
     );
     assert_eq!(
         run("--backend a:1 --listen 127.0.0.1 -p 81").config.listen,

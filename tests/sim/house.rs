@@ -122,7 +122,7 @@ impl House {
             reporter: Reporter { reports: bounded(0).0, bell: io.bell() },
             published: published.clone(),
             peers: vec![peer.clone()],
-            cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher)
+            cache: CacheMail::for_cores(&[io.bell()], std::slice::from_ref(&published), &hasher, 0)
                 .pop(),
             credits: None,
             share: None,
@@ -261,7 +261,12 @@ pub fn config() -> ShardConfig {
         connections_max: 1000,
         backend_inflight_max: None,
         queue_length_max: 1024,
-        cache: Some(CacheConfig { entries: 1000, bytes: 8 << 20, settings: Default::default() }),
+        cache: Some(CacheConfig {
+            entries: 1000,
+            bytes: 8 << 20,
+            files_max: 0,
+            settings: Default::default(),
+        }),
     }
 }
 

@@ -91,7 +91,7 @@ pub fn start_workers(
     let bells = [Bell::new().unwrap(), Bell::new().unwrap()];
     let published = [Arc::new(Published::new(8)), Arc::new(Published::new(8))];
     let hasher = KeyHasher::new(RandomState::new());
-    let mails = CacheMail::for_cores(&bells, &published, &hasher);
+    let mails = CacheMail::for_cores(&bells, &published, &hasher, 10);
     (mails.into_iter().zip(bells).zip(published).enumerate().take(running))
         .map(|(number, ((mail, bell), published))| {
             start_worker(number, origin, (mail, logs.next()), bell, published, on_thread)
@@ -160,6 +160,7 @@ fn start_worker(
                     cache: Some(CacheConfig {
                         entries: 1000,
                         bytes: 8 << 20,
+                        files_max: 10,
                         settings: Default::default(),
                     }),
                 };

@@ -12,16 +12,45 @@
 //! - No wake-up is lost: a reader joins `watchers` by a read-modify-write and looks at the word once more; the writer
 //!   stores the word and takes `watchers` by a read-modify-write. Of the two, one comes later and sees the other's.
 //!
+//! A whole body may move into a file of its own, from which the kernel sends it without a copy; who makes the file, and
+//! when, is not decided here.
+//!
 //! Invariants: segments are not empty and follow each other without a gap; `Complete` means every byte of the
 //! response, `Aborted` that the rest will never come. A writer that is dropped has aborted.
 
+use std::fs::File;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A handle to the bytes. The last one frees them.
 #[derive(Clone, Debug)]
-pub struct Body(Arc<Segments>);
+pub struct Body(Bytes);
+
+#[derive(Clone, Debug)]
+enum Bytes {
+    Segments(Arc<Segments>),
+    File(Arc<InFile>),
+}
+
+/// A whole body in a file of its own.
+#[derive(Debug)]
+struct InFile {
+    file: File,
+    bytes: u64,
+    _place: FilePlace,
+}
+
+/// How many bodies may lie in files: each holds a descriptor.
+#[derive(Debug)]
+pub struct Files {
+    live: AtomicUsize,
+    max: usize,
+}
+
+/// One of them, given back when dropped.
+#[derive(Debug)]
+pub struct FilePlace(Arc<Files>);
 
 /// How far a body has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +99,7 @@ struct Segment {
 #[derive(Debug)]
 pub struct BodyWriter {
     body: Body,
+    target: Arc<Segments>,
     pending: Vec<u8>,
     published_bytes: u64,
     segments: usize,
@@ -82,14 +112,16 @@ impl Body {
     /// An empty body of at most `limit` bytes (itself at most [`BODY_BYTES_MAX`]) and its writer. `expected` is the
     /// length the framing declared: a body that ends with another one has aborted.
     pub fn begin(limit: u64, expected: Option<u64>) -> (Self, BodyWriter) {
-        let body = Self(Arc::new(Segments {
+        let target = Arc::new(Segments {
             published: AtomicU64::new(pack(0, 0, BodyState::Filling)),
             watchers: AtomicU64::new(0),
             first: OnceLock::new(),
             rest: OnceLock::new(),
-        }));
+        });
+        let body = Self(Bytes::Segments(target.clone()));
         let writer = BodyWriter {
             body: body.clone(),
+            target,
             pending: Vec::new(),
             published_bytes: 0,
             segments: 0,
@@ -109,25 +141,81 @@ impl Body {
         Ok(body)
     }
 
+    /// A whole body of `bytes` that `file` holds.
+    pub fn in_file(file: File, bytes: u64, place: FilePlace) -> Self {
+        Self(Bytes::File(Arc::new(InFile { file, bytes, _place: place })))
+    }
+
+    /// Where its bytes are, if they are in a file; then none are in memory.
+    pub fn file(&self) -> Option<&File> {
+        match &self.0 {
+            Bytes::Segments(_) => None,
+            Bytes::File(in_file) => Some(&in_file.file),
+        }
+    }
+
     /// What can be read now (`Acquire`).
     pub fn published(&self) -> Published {
-        let (bytes, _, state) = unpack(self.0.published.load(Ordering::Acquire));
-        Published { bytes, state }
+        match &self.0 {
+            Bytes::Segments(segments) => segments.published(),
+            Bytes::File(in_file) => Published { bytes: in_file.bytes, state: BodyState::Complete },
+        }
     }
 
     /// From `position` to the end of its segment; empty when nothing is published there yet.
     pub fn at(&self, position: u64) -> &[u8] {
-        let (bytes, segments, _) = unpack(self.0.published.load(Ordering::Acquire));
+        let Bytes::Segments(segments) = &self.0 else { return &[] };
+        let (bytes, count, _) = unpack(segments.published.load(Ordering::Acquire));
         if position >= bytes {
             return &[];
         }
-        let segment = self.segment(self.find(position, segments));
+        let segment = segments.segment(segments.find(position, count));
         &segment.bytes[place(position - segment.start)..]
     }
 
     /// The published bytes of `range` as they lie, for a vectored write.
     pub fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
-        let (bytes, segments, _) = unpack(self.0.published.load(Ordering::Acquire));
+        let segments = match &self.0 {
+            Bytes::Segments(segments) => Some(&**segments),
+            Bytes::File(_) => None,
+        };
+        segments.into_iter().flat_map(move |segments| segments.slices(range.clone()))
+    }
+
+    /// Asks for `core` to be rung once more is published. To be followed by another look at the body: what was
+    /// published before this call is not announced again.
+    pub fn watch(&self, core: u32) {
+        if let Bytes::Segments(segments) = &self.0 {
+            segments.watchers.fetch_or(1 << (core % u64::BITS), Ordering::AcqRel);
+        }
+    }
+
+    /// Handles to the bytes, its writer's two among them while there is one.
+    pub fn handles(&self) -> usize {
+        match &self.0 {
+            Bytes::Segments(segments) => Arc::strong_count(segments),
+            Bytes::File(file) => Arc::strong_count(file),
+        }
+    }
+
+    /// Whether both are handles to the same bytes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Bytes::Segments(one), Bytes::Segments(other)) => Arc::ptr_eq(one, other),
+            (Bytes::File(one), Bytes::File(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Segments {
+    fn published(&self) -> Published {
+        let (bytes, _, state) = unpack(self.published.load(Ordering::Acquire));
+        Published { bytes, state }
+    }
+
+    fn slices(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let (bytes, segments, _) = unpack(self.published.load(Ordering::Acquire));
         let end = range.end.min(bytes);
         let first = if range.start < end { self.find(range.start, segments) } else { segments };
         (first..segments).map(|number| self.segment(number)).map_while(move |segment| {
@@ -135,17 +223,6 @@ impl Body {
             let to = end.saturating_sub(segment.start).min(segment.bytes.len() as u64);
             (from < to).then(|| &segment.bytes[place(from)..place(to)])
         })
-    }
-
-    /// Asks for `core` to be rung once more is published. To be followed by another look at the body: what was
-    /// published before this call is not announced again.
-    pub fn watch(&self, core: u32) {
-        self.0.watchers.fetch_or(1 << (core % u64::BITS), Ordering::AcqRel);
-    }
-
-    /// Whether both are handles to the same bytes.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Number of the segment that holds `position`, which lies below the published length.
@@ -164,12 +241,38 @@ impl Body {
 
     fn segment(&self, number: usize) -> &Segment {
         let cell = match cell_of(number) {
-            None => Some(&self.0.first),
+            None => Some(&self.first),
             Some((row, column)) => {
-                self.0.rest.get().and_then(|rest| rest[row].get()).map(|cells| &cells[column])
+                self.rest.get().and_then(|rest| rest[row].get()).map(|cells| &cells[column])
             }
         };
         cell.and_then(OnceLock::get).expect("segments below the published count are set")
+    }
+}
+
+impl Files {
+    /// Room for `max` of them in the process.
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { live: AtomicUsize::new(0), max })
+    }
+
+    /// A place for one more, if there is.
+    pub fn take(self: &Arc<Self>) -> Option<FilePlace> {
+        let place = FilePlace(self.clone());
+        // Counted before it is judged: a place too many is given back at once.
+        let before = self.live.fetch_add(1, Ordering::Relaxed);
+        (before < self.max).then_some(place)
+    }
+
+    /// How many there are.
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FilePlace {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -201,6 +304,25 @@ impl BodyWriter {
         if self.pending.len() as u64 * FLUSH_SHARE > self.published_bytes {
             self.publish(BodyState::Filling);
         }
+    }
+
+    /// As [`append`](Self::append) and [`flush`](Self::flush) in one: what readers are shown at once is allocated in its
+    /// own length, so that a body which comes in pieces leaves no holes in memory.
+    pub fn append_and_flush(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        let is_shown =
+            self.pending.is_empty() && bytes.len() as u64 * FLUSH_SHARE > self.published_bytes;
+        if !is_shown || bytes.len() > SEGMENT_BYTES {
+            self.append(bytes)?;
+            self.flush();
+            return Ok(());
+        }
+        let allowed = self.limit.min(self.expected.unwrap_or(u64::MAX));
+        if self.bytes() + bytes.len() as u64 > allowed {
+            return Err(Full);
+        }
+        self.pending = bytes.to_vec();
+        self.publish(BodyState::Filling);
+        Ok(())
     }
 
     /// Ends the body. The state says whether it is whole: short of the expected length, it has aborted.
@@ -240,7 +362,7 @@ impl BodyWriter {
         if !self.pending.is_empty() {
             let bytes = std::mem::take(&mut self.pending).into_boxed_slice();
             let (start, length) = (self.published_bytes, bytes.len() as u64);
-            let segments = &self.body.0;
+            let segments = &self.target;
             let cell = match cell_of(self.segments) {
                 None => &segments.first,
                 Some((row, column)) => {
@@ -254,7 +376,7 @@ impl BodyWriter {
             self.segments += 1;
         }
         let word = pack(self.published_bytes, self.segments, state);
-        self.body.0.published.store(word, Ordering::Release);
+        self.target.published.store(word, Ordering::Release);
     }
 }
 
@@ -268,7 +390,10 @@ impl Drop for BodyWriter {
 
 /// As [`BodyWriter::take_watchers`], for after the end, when there is no writer any more.
 pub fn take_watchers(body: &Body) -> u64 {
-    body.0.watchers.swap(0, Ordering::AcqRel)
+    match &body.0 {
+        Bytes::Segments(segments) => segments.watchers.swap(0, Ordering::AcqRel),
+        Bytes::File(_) => 0,
+    }
 }
 
 /// Row and column of a segment behind the first.
@@ -319,155 +444,5 @@ const _: () = assert!(BODY_BYTES_MAX as usize / SEGMENT_BYTES + 570 < SEGMENTS_M
 const _: () = assert!(SEGMENTS_MAX < 1 << 16 && BODY_BYTES_MAX < 1 << 46);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn letters(count: usize) -> Vec<u8> {
-        (0..count).map(|at| (at % 251) as u8).collect()
-    }
-
-    fn read(body: &Body, range: Range<u64>) -> Vec<u8> {
-        body.slices(range).flatten().copied().collect()
-    }
-
-    #[test]
-    fn a_reader_sees_what_was_published_and_nothing_else() {
-        let (body, mut writer) = Body::begin(1000, None);
-        writer.append(b"hello ").unwrap();
-        assert_eq!(body.published(), Published { bytes: 0, state: BodyState::Filling });
-        assert_eq!(body.at(0), b"");
-        writer.flush();
-        assert_eq!(body.at(0), b"hello ");
-        assert_eq!(body.at(6), b"");
-        writer.append(b"world").unwrap();
-        assert_eq!(body.published().bytes, 6);
-        assert_eq!(writer.bytes(), 11);
-        assert_eq!(writer.complete(), BodyState::Complete);
-        assert_eq!(body.published(), Published { bytes: 11, state: BodyState::Complete });
-        assert_eq!(body.at(8), b"rld");
-        assert_eq!(read(&body, 4..8), b"o wo");
-        assert_eq!(read(&body, 4..99), b"o world");
-        assert_eq!(read(&body, 11..99), b"");
-    }
-
-    #[test]
-    fn every_position_is_found_over_many_segments() {
-        let all = letters(5 * SEGMENT_BYTES + 77);
-        let (body, mut writer) = Body::begin(BODY_BYTES_MAX, None);
-        for piece in all.chunks(9973) {
-            writer.append(piece).unwrap();
-            writer.flush();
-        }
-        writer.complete();
-        for at in (0..all.len()).step_by(331) {
-            assert_eq!(body.at(at as u64)[0], all[at], "{at}");
-            let end = (at + 100_000).min(all.len());
-            assert_eq!(read(&body, at as u64..end as u64), all[at..end], "{at}");
-        }
-        assert_eq!(read(&body, 0..u64::MAX), all);
-    }
-
-    #[test]
-    fn the_limit_and_the_expected_length_refuse_whole_appends() {
-        let (_, mut writer) = Body::begin(10, None);
-        writer.append(&[0; 10]).unwrap();
-        assert_eq!(writer.append(&[0]), Err(Full));
-        assert_eq!(writer.bytes(), 10);
-        let (_, mut writer) = Body::begin(10, Some(3));
-        assert_eq!(writer.append(&[0; 4]), Err(Full));
-        let (_, mut writer) = Body::begin(u64::MAX, None);
-        writer.append(&vec![0; BODY_BYTES_MAX as usize]).unwrap();
-        assert_eq!(writer.append(&[0]), Err(Full));
-    }
-
-    #[test]
-    fn short_or_dropped_is_aborted() {
-        let (body, mut writer) = Body::begin(10, Some(3));
-        writer.append(&[0; 2]).unwrap();
-        assert_eq!(writer.complete(), BodyState::Aborted);
-        assert_eq!(body.published(), Published { bytes: 2, state: BodyState::Aborted });
-        let (body, writer) = Body::begin(10, None);
-        drop(writer);
-        assert_eq!(body.published(), Published { bytes: 0, state: BodyState::Aborted });
-        assert_eq!(Body::whole(b"").unwrap().published().state, BodyState::Complete);
-    }
-
-    #[test]
-    fn the_worst_trickle_fits_the_table() {
-        let (body, mut writer) = Body::begin(BODY_BYTES_MAX, None);
-        // The least that each flush lets through makes the most segments.
-        while writer.bytes() < BODY_BYTES_MAX {
-            let least = (writer.published_bytes / FLUSH_SHARE + 1).min(SEGMENT_BYTES as u64);
-            let piece = vec![1; least.min(BODY_BYTES_MAX - writer.bytes()) as usize];
-            writer.append(&piece).unwrap();
-            writer.flush();
-        }
-        assert!(writer.segments > 600 && writer.segments < SEGMENTS_MAX, "{}", writer.segments);
-        assert_eq!(writer.complete(), BodyState::Complete);
-        assert_eq!(body.published().bytes, BODY_BYTES_MAX);
-    }
-
-    #[test]
-    fn a_watcher_is_rung_once() {
-        let (body, writer) = Body::begin(10, None);
-        body.watch(3);
-        body.watch(67);
-        body.watch(5);
-        assert_eq!(writer.take_watchers(), 1 << 3 | 1 << 5);
-        assert_eq!(writer.take_watchers(), 0);
-        body.watch(0);
-        drop(writer);
-        assert_eq!(take_watchers(&body), 1);
-    }
-
-    #[test]
-    fn readers_on_other_threads_see_a_prefix_and_then_the_truth() {
-        for (round, ends_well) in [true, false].into_iter().cycle().take(20).enumerate() {
-            let all = letters(3 * SEGMENT_BYTES + 1000 * round);
-            let (body, mut writer) = Body::begin(BODY_BYTES_MAX, None);
-            std::thread::scope(|scope| {
-                let readers: Vec<_> = (0..3)
-                    .map(|_| (body.clone(), &all))
-                    .map(|(body, all)| scope.spawn(move || follow(&body, all)))
-                    .collect();
-                for piece in all.chunks(777 + round) {
-                    writer.append(piece).unwrap();
-                    writer.flush();
-                }
-                if ends_well {
-                    writer.complete();
-                } else {
-                    drop(writer);
-                }
-                for reader in readers {
-                    let wanted = if ends_well { BodyState::Complete } else { BodyState::Aborted };
-                    assert_eq!(reader.join().unwrap(), wanted);
-                }
-            });
-        }
-    }
-
-    /// Reads to the end, checking each byte; the state at the end.
-    fn follow(body: &Body, all: &[u8]) -> BodyState {
-        let mut seen = 0;
-        loop {
-            let published = body.published();
-            while (seen as u64) < published.bytes {
-                let bytes = body.at(seen as u64);
-                assert!(!bytes.is_empty(), "{seen} lies below {published:?}");
-                assert_eq!(bytes, &all[seen..seen + bytes.len()]);
-                seen += bytes.len();
-            }
-            match published.state {
-                BodyState::Filling => std::thread::yield_now(),
-                state => {
-                    let now = body.published();
-                    assert_eq!(now, published, "nothing follows the end");
-                    assert_eq!(seen as u64, now.bytes);
-                    assert!(state == BodyState::Aborted || seen == all.len());
-                    return state;
-                }
-            }
-        }
-    }
-}
+#[path = "body_tests.rs"]
+mod tests;

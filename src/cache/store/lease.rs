@@ -30,7 +30,7 @@ pub struct Waiter {
     /// The core.
     pub core: u32,
     /// Its own name for the one who waits.
-    pub ticket: u32,
+    pub ticket: u64,
 }
 
 /// All leases of one shard.
@@ -250,7 +250,7 @@ mod tests {
 
     const KEY: Key<'_> = Key { hash: 9, bytes: b"/a" };
 
-    const fn waiter(ticket: u32) -> Waiter {
+    const fn waiter(ticket: u64) -> Waiter {
         Waiter { core: 1, ticket }
     }
 

@@ -29,7 +29,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use body::{
-    BODY_BYTES_MAX, Body, BodyState, BodyWriter, Full, Published, SEGMENT_BYTES, take_watchers,
+    BODY_BYTES_MAX, Body, BodyState, BodyWriter, FilePlace, Files, Full, Published, SEGMENT_BYTES,
+    take_watchers,
 };
 pub use generations::{GENERATION_SLOTS, Generations};
 pub use hashing::{KeyHasher, home_of};
@@ -201,6 +202,11 @@ impl<P> Store<P> {
         {
             self.leases.remember_uncacheable(lease.hash, until);
         }
+    }
+
+    /// Until then, requests for this hash do not wait for each other.
+    pub fn pause(&mut self, hash: u64, until: Instant) {
+        self.leases.remember_uncacheable(hash, until);
     }
 
     /// Stores an object without a lease: a freshened head over the same body, for example. It takes the place of the

@@ -232,7 +232,7 @@ proptest! {
         for (ticket, turn) in (0u32..).zip(turns) {
             match turn {
                 Turn::Ask { hash } => {
-                    let (hash, waiter) = (hash << 40, Waiter { core: 1, ticket });
+                    let (hash, waiter) = (hash << 40, Waiter { core: 1, ticket: ticket.into() });
                     let key = key_of(hash);
                     let key = Key { hash, bytes: &key };
                     match store.lookup(key, waiter, at(now), |_| Use::Refill) {

@@ -1,7 +1,8 @@
 //! What is stored: one response under one key, shared by handle across cores and never changed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::Generations;
 use super::body::{Body, BodyState};
@@ -29,6 +30,8 @@ pub struct Object<P> {
     /// Set once by the home core when the store lets go of the object, for whatever reason. Relaxed: it frees memory
     /// early and saves some stale answers; what must hold is held by the generation.
     is_gone: AtomicBool,
+    /// When its body grew last, in ns; 0 while nobody has said. Relaxed: an estimate.
+    grown_ns: AtomicU64,
 }
 
 /// What the store itself needs to know of a response.
@@ -49,7 +52,14 @@ pub struct Terms {
 impl<P> Object<P> {
     /// A response to be stored under `key`. Its body may still be filling.
     pub fn new(terms: Terms, key: &[u8], policy: P, body: Body) -> Handle<P> {
-        Arc::new(Self { terms, key: key.into(), policy, body, is_gone: AtomicBool::new(false) })
+        Arc::new(Self {
+            terms,
+            key: key.into(),
+            policy,
+            body,
+            is_gone: AtomicBool::new(false),
+            grown_ns: AtomicU64::new(0),
+        })
     }
 
     /// What the store goes by.
@@ -79,6 +89,17 @@ impl<P> Object<P> {
             && self.body.published().state != BodyState::Aborted
     }
 
+    /// Its body has begun, grown or ended.
+    pub fn note_growth(&self, now: Instant) {
+        self.grown_ns.store(now.as_ns(), Ordering::Relaxed);
+    }
+
+    /// Whether its body is still coming and has not grown for `patience`: nobody new should wait for it.
+    pub fn is_stalled(&self, now: Instant, patience: Duration) -> bool {
+        let grown = Instant::from_ns(self.grown_ns.load(Ordering::Relaxed));
+        self.body.published().state == BodyState::Filling && now.since(grown) > patience
+    }
+
     /// Whether the store has let it go, or never took it: nobody will find it any more.
     pub fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::Relaxed)
@@ -87,7 +108,16 @@ impl<P> Object<P> {
     /// What it weighs with `body_bytes` of its body, index and all.
     pub(super) fn weight(&self, body_bytes: u64) -> u64 {
         let own = size_of::<Self>() as u64 + OVERHEAD_BYTES;
+        let body_bytes = match self.body.file() {
+            Some(_) => body_bytes.next_multiple_of(PAGE_BYTES) + FILE_OVERHEAD_BYTES,
+            None => body_bytes,
+        };
         own + self.key.len() as u64 + self.terms.head_bytes + body_bytes
+    }
+
+    /// It will not be stored: who fetches it learns that nobody will ask for it.
+    pub fn give_up(&self) {
+        self.let_go();
     }
 
     pub(super) fn let_go(&self) {
@@ -95,6 +125,9 @@ impl<P> Object<P> {
     }
 }
 
+/// A file in memory holds whole pages, and the kernel keeps an inode and an open file for it.
+const PAGE_BYTES: u64 = 4096;
+const FILE_OVERHEAD_BYTES: u64 = 2048;
 /// Beside the object itself: the counts of two `Arc`s, the body's cells, slab entry, queue node, index and ghost slots,
 /// and what the allocator adds to five blocks.
 pub const OVERHEAD_BYTES: u64 = 384;

@@ -5,14 +5,15 @@
 //! decisions about a response head.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::filling::Filling;
 use super::home::Placed;
 use super::seek::mark_of;
 use super::serving::Stock;
-use super::{Caching, FAILED, Held, UNCACHEABLE};
+use super::{Caching, FAILED, Held, UNCACHEABLE, length_of};
 use crate::cache::status::{CacheStatus, Forwarded, Why};
-use crate::cache::store::{Body, BodyWriter, End, Fill, Handle, Key, Lease, Object, Terms};
-use crate::cache::validation::{self, Answer, Freshening};
+use crate::cache::store::{Body, BodyWriter, End, Handle, Lease, Object, Terms};
 use crate::cache::{
     Lookup, Policy, Representation, Serve, Storability, Times, Unstorable, Verdict, conditional,
     key, policy, stored, vary,
@@ -26,10 +27,10 @@ use crate::worker::shard::Shard;
 
 /// One request's business with the cache.
 pub(in crate::worker) struct Errand<I: Io> {
-    shard: Rc<Shard<I>>,
-    kind: Kind,
+    pub(super) shard: Rc<Shard<I>>,
+    pub(super) kind: Kind,
     pub(super) asking: Asking,
-    target: Option<Target>,
+    pub(super) target: Option<Target>,
     /// When the request was last sent.
     sent: WallTime,
     /// The response that is being stored.
@@ -37,6 +38,10 @@ pub(in crate::worker) struct Errand<I: Io> {
     writer: Option<BodyWriter>,
     /// Times the origin was asked again in other words.
     repeats: u32,
+    /// Whether the request has been sent to its last byte.
+    is_sent: bool,
+    /// No client waits for the answer.
+    is_background: bool,
 }
 
 /// What kind of business.
@@ -64,23 +69,15 @@ pub(in crate::worker) enum Asking {
     Validating,
 }
 
-struct Target {
-    hash: u64,
+pub(super) struct Target {
+    pub hash: u64,
     /// The key's generation before anything was sent.
-    generation: u64,
-    purges: u64,
-    lease: Option<Lease>,
-    stale: Option<Held>,
-    why: Why,
-    is_collapsed: bool,
-}
-
-/// A response on its way into the store.
-pub(super) struct Filling {
-    pub object: Handle<Representation>,
-    pub fill: Option<Fill>,
-    /// The backend's connection can carry another request once the body is through.
-    pub is_reusable: bool,
+    pub generation: u64,
+    pub purges: u64,
+    pub lease: Option<Lease>,
+    pub stale: Option<Held>,
+    pub why: Why,
+    pub is_collapsed: bool,
 }
 
 /// What becomes of a response.
@@ -106,6 +103,8 @@ impl<I: Io> Errand<I> {
             fill: None,
             writer: None,
             repeats: 0,
+            is_sent: true,
+            is_background: false,
         }
     }
 
@@ -131,6 +130,35 @@ impl<I: Io> Errand<I> {
             Asking::AsSent => None,
             Asking::Whole => Some(b""),
             Asking::Validating => Some(desk_conditions),
+        }
+    }
+
+    /// No client waits for the answer: what was stored is not given up for a failure.
+    pub(super) fn in_background(mut self) -> Self {
+        self.is_background = true;
+        self
+    }
+
+    /// Whether the request has been sent to its last byte. Half of one makes its connection useless, and nobody may
+    /// take the answer over: the backend still waits for the rest.
+    pub(in crate::worker) fn note_upload(&mut self, is_sent: bool) {
+        self.is_sent = is_sent;
+        if let Some(filling) = &mut self.fill {
+            filling.is_reusable &= is_sent;
+        }
+    }
+
+    /// Whether the answer may be taken in without its client.
+    pub(in crate::worker) fn can_be_taken_over(&self) -> bool {
+        self.is_sent && self.fill.is_some()
+    }
+
+    /// The body turned out too long to be stored: the next requests need not wait for that to happen again.
+    pub(in crate::worker) fn note_overflow(&self) {
+        if let (Some(caching), Some(target)) = (&self.shard.caching, &self.target) {
+            let until = self.shard.now() + OVERFLOWN;
+            caching.marks.borrow_mut().mark(target.hash, until);
+            caching.pause(target.hash, until);
         }
     }
 
@@ -165,7 +193,7 @@ impl<I: Io> Errand<I> {
         else {
             return None;
         };
-        if now >= until {
+        if now >= until || length_of(target.stale.as_ref()?).is_none() {
             return None;
         }
         let ttl_secs = Some(stored.ttl_secs(now));
@@ -189,7 +217,7 @@ impl<I: Io> Errand<I> {
     /// More of the body has been taken in, or its end has come.
     pub(in crate::worker) fn advance(&self, is_ended: bool) {
         if let (Some(caching), Some(filling)) = (&self.shard.caching, &self.fill) {
-            filling.advance(caching, is_ended);
+            filling.advance(caching, &self.shard.io, is_ended);
         }
     }
 
@@ -198,8 +226,14 @@ impl<I: Io> Errand<I> {
         self.fill.take()
     }
 
-    /// Whether a body is being taken in, and its length was told.
-    pub(in crate::worker) fn can_be_followed(&self) -> bool {
+    /// Whether the client may go on as a reader of the store: the body's length was told, and others read it already.
+    /// For itself alone the client holds the backend, as without a cache: that bounds the memory.
+    pub(in crate::worker) fn is_followed(&self) -> bool {
+        self.may_be_followed() && self.fill.as_ref().is_some_and(Filling::has_readers)
+    }
+
+    /// Whether it may become so.
+    pub(in crate::worker) fn may_be_followed(&self) -> bool {
         self.fill.as_ref().is_some_and(|filling| filling.object.policy().length().is_some())
     }
 
@@ -211,29 +245,31 @@ impl<I: Io> Errand<I> {
     fn after_unsafe(&mut self, desk: &mut Desk, plan: &ResponsePlan, may_store: bool) -> Reception {
         let shard = self.shard.clone();
         let Some(caching) = &shard.caching else { return Reception::Relay };
+        let times = Times { sent: self.sent, received: shard.io.wall() };
+        let storability = may_store.then(|| judge(desk, times, caching));
+        let mut own = None;
+        if let (Some(Storability::Yes(policy)), Some(target)) = (storability, &mut self.target) {
+            // Nobody may have changed it since the request was sent, or this is not the newest answer.
+            let noted = target.generation;
+            if let Some(next) = caching.generations.advance(target.hash, noted) {
+                target.generation = next;
+                own = Some((target.hash, policy));
+            }
+        }
         let (request, answer) = (desk.inbound.held(), desk.outbound.held());
         if key::invalidates(desk.response.status) {
-            let papers = &mut desk.papers;
             key::each_invalid(
                 &desk.request,
                 request,
                 &desk.response,
                 answer,
                 PeerTrust::Unknown,
-                &mut papers.key,
-                |key| caching.invalidate(key),
+                &mut desk.papers.scratch,
+                |key| caching.invalidate(key, own.map(|(hash, _)| hash)),
             );
         }
-        if may_store {
-            desk.papers.key.clear();
-            key::write(&mut desk.papers.key, &desk.request, request, PeerTrust::Unknown);
-            // After the bump, so that it does not invalidate its own answer.
-            let hash = caching.hasher.hash(&desk.papers.key);
-            self.note_target(hash, None, None, Why::Method, false);
-            let times = Times { sent: self.sent, received: shard.io.wall() };
-            if let Storability::Yes(policy) = judge(desk, times, caching) {
-                self.open(desk, plan, policy);
-            }
+        if let Some((_, policy)) = own {
+            self.open(desk, plan, policy);
         }
         Reception::Relay
     }
@@ -248,6 +284,10 @@ impl<I: Io> Errand<I> {
         let times = Times { sent: self.sent, received: shard.io.wall() };
         if status == 304 && self.asking == Asking::Validating {
             return self.after_not_modified(desk, times, caching);
+        }
+        if status >= 500 && self.is_background && self.serves_on_error(times.received) {
+            self.fail();
+            return Reception::Relay;
         }
         if status >= 500
             && let Some(stock) = self.stale_on_error(Some(status))
@@ -308,89 +348,9 @@ impl<I: Io> Errand<I> {
         self.relay(desk, true)
     }
 
-    fn after_not_modified(
-        &mut self,
-        desk: &mut Desk,
-        times: Times,
-        caching: &Caching<I>,
-    ) -> Reception {
-        let bytes = desk.outbound.held();
-        let Some(stale) = self.target.as_mut().and_then(|target| target.stale.take()) else {
-            return self.relay(desk, false);
-        };
-        let stored = stale.policy();
-        let effect = validation::not_modified_effect(stored.head(), &desk.response, bytes);
-        if effect == Freshening::Differs && self.may_repeat() {
-            self.asking = Asking::Whole;
-            return Reception::Again;
-        }
-        let date = self.shard.date();
-        let answer = Answer { head: &desk.response, bytes, times, date: &date };
-        let mut head = Vec::new();
-        let storability = validation::freshen(
-            &mut head,
-            &desk.request,
-            desk.inbound.held(),
-            stored.head(),
-            &answer,
-            &caching.settings,
-        );
-        self.shard.counters.add(Count::CacheRevalidations, 1);
-        let (policy, is_kept) = match storability {
-            Storability::Yes(policy) => (policy, true),
-            Storability::No(_) => (*stored.policy(), false),
-        };
-        let (selection, length, body) = (stored.selection(), stored.length(), stale.body().clone());
-        let freshened = Representation::new(policy, &head, selection, length);
-        let held = self.object(&desk.papers.key, freshened, body, stale.terms().variant);
-        let Some(object) = held else { return self.relay(desk, false) };
-        let mut forwarded = self.forwarded(is_kept);
-        forwarded.status = Some(304);
-        forwarded.ttl_secs = Some(policy.ttl_secs(times.received));
-        if is_kept {
-            self.place(&object);
-        } else {
-            self.end(End::Abandoned);
-            caching.forget(Key { hash: object.terms().hash, bytes: &desk.papers.key });
-        }
-        let held = Held::Own(object);
-        Reception::Serve(Stock { held, status: CacheStatus::Forward(forwarded) })
-    }
-
-    /// A response to HEAD tells of the stored response to GET (RFC 9111 §4.3.5).
-    fn after_head(&mut self, desk: &Desk, plan: &ResponsePlan, times: Times, caching: &Caching<I>) {
-        let bytes = desk.outbound.held();
-        let Some(stale) = self.target.as_ref().and_then(|target| target.stale.as_ref()) else {
-            return;
-        };
-        let stored = stale.policy();
-        let body_bytes = stale.body().published().bytes;
-        let length = plan.declared_length;
-        let effect =
-            validation::head_effect(stored.head(), body_bytes, &desk.response, bytes, length);
-        let changed = match effect {
-            Freshening::Nothing => return,
-            Freshening::Differs => stored.invalidated(),
-            Freshening::Update => {
-                let date = self.shard.date();
-                let answer = Answer { head: &desk.response, bytes, times, date: &date };
-                let mut head = Vec::new();
-                let storability = validation::freshen(
-                    &mut head,
-                    &desk.request,
-                    desk.inbound.held(),
-                    stored.head(),
-                    &answer,
-                    &caching.settings,
-                );
-                let Storability::Yes(policy) = storability else { return };
-                Representation::new(policy, &head, stored.selection(), stored.length())
-            }
-        };
-        let (body, variant) = (stale.body().clone(), stale.terms().variant);
-        if let Some(object) = self.object(&desk.papers.key, changed, body, variant) {
-            self.place(&object);
-        }
+    fn serves_on_error(&self, now: WallTime) -> bool {
+        let stale = self.target.as_ref().and_then(|target| target.stale.as_ref());
+        stale.is_some_and(|stale| now < stale.policy().policy().error_until())
     }
 
     /// Begins to store the response in `desk`; false if it is too large.
@@ -422,13 +382,15 @@ impl<I: Io> Errand<I> {
             Placed::Filling(fill) => Some(fill),
             Placed::Away | Placed::Stored => None,
         };
+        object.note_growth(self.shard.now());
         self.shard.counters.add(Count::CacheStores, 1);
-        self.fill = Some(Filling { object, fill, is_reusable: plan.keep_alive });
+        let purges = self.target.as_ref().map_or(0, |target| target.purges);
+        self.fill = Some(Filling { object, fill, purges, is_reusable: plan.keep_alive });
         self.writer = Some(writer);
         true
     }
 
-    fn object(
+    pub(super) fn object(
         &self,
         key: &[u8],
         stored: Representation,
@@ -451,15 +413,11 @@ impl<I: Io> Errand<I> {
         Some(Object::new(terms, key, stored, body))
     }
 
-    fn place(&mut self, object: &Handle<Representation>) -> Placed {
+    pub(super) fn place(&mut self, object: &Handle<Representation>) -> Placed {
         let (Some(caching), Some(target)) = (&self.shard.caching, &mut self.target) else {
             return Placed::Refused;
         };
-        let lease = target.lease.take();
-        if lease.is_none() && target.purges != caching.generations.purges() {
-            return Placed::Refused;
-        }
-        caching.place(lease, object)
+        caching.place(target.lease.take(), object, target.purges)
     }
 
     /// Nobody need wait for responses like this one, unless only this client's request was the reason.
@@ -467,8 +425,13 @@ impl<I: Io> Errand<I> {
         let for_long = match why {
             Some(Unstorable::Method | Unstorable::RequestNoStore) => None,
             Some(Unstorable::Authorization) if !lookup.has_authorization => None,
-            // 206 and 304 to the client's own ranges and conditions tell nothing of the whole.
-            _ if matches!(status, 206 | 304 | 412 | 416) => None,
+            // To the client's own ranges and conditions they tell nothing of the whole.
+            _ if matches!(status, 206 | 304 | 412 | 416)
+                && self.asking == Asking::AsSent
+                && (lookup.has_range || lookup.has_conditions) =>
+            {
+                None
+            }
             _ if status >= 500 => Some(FAILED),
             _ => Some(UNCACHEABLE),
         };
@@ -478,17 +441,21 @@ impl<I: Io> Errand<I> {
             let hash = mark_of(target.hash, lookup.has_authorization);
             caching.marks.borrow_mut().mark(hash, until);
         }
-        self.end(End::Uncacheable(until));
+        // What holds for those with credentials does not for others, whom only the home speaks for.
+        self.end(match lookup.has_authorization {
+            true => End::Abandoned,
+            false => End::Uncacheable(until),
+        });
     }
 
-    fn relay(&self, desk: &mut Desk, is_stored: bool) -> Reception {
+    pub(super) fn relay(&self, desk: &mut Desk, is_stored: bool) -> Reception {
         self.shard.counters.add(Count::CacheMisses, 1);
         let status = CacheStatus::Forward(self.forwarded(is_stored));
         status.write(&mut desk.papers.extra);
         Reception::Relay
     }
 
-    fn forwarded(&self, stored: bool) -> Forwarded {
+    pub(super) fn forwarded(&self, stored: bool) -> Forwarded {
         let (why, collapsed) = match &self.target {
             Some(target) => (target.why, target.is_collapsed),
             None => (Why::Bypass, false),
@@ -496,12 +463,12 @@ impl<I: Io> Errand<I> {
         Forwarded { stored, collapsed, ..Forwarded::because(why) }
     }
 
-    fn may_repeat(&mut self) -> bool {
+    pub(super) fn may_repeat(&mut self) -> bool {
         self.repeats += 1;
         self.repeats <= REPEATS_MAX
     }
 
-    fn end(&mut self, end: End) {
+    pub(super) fn end(&mut self, end: End) {
         if let (Some(caching), Some(target)) = (&self.shard.caching, &mut self.target)
             && let Some(lease) = target.lease.take()
         {
@@ -519,21 +486,6 @@ impl<I: Io> Drop for Errand<I> {
     }
 }
 
-impl Filling {
-    /// Rings the readers; at the end the home of the key counts what has come.
-    pub(super) fn advance<I: Io>(&self, caching: &Caching<I>, is_ended: bool) {
-        caching.ring_readers(self.object.body());
-        if let (true, Some(fill)) = (is_ended, self.fill) {
-            caching.settle(fill);
-        }
-    }
-
-    /// Whether anybody but the one who fetches can still want the body.
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.object.is_gone() || std::sync::Arc::strong_count(&self.object) > 1
-    }
-}
-
 fn judge<I: Io>(desk: &Desk, times: Times, caching: &Caching<I>) -> Storability {
     policy::judge(
         &desk.request,
@@ -545,6 +497,8 @@ fn judge<I: Io>(desk: &Desk, times: Times, caching: &Caching<I>) -> Storability 
     )
 }
 
+/// How long a key whose body outgrew the store counts as uncacheable.
+const OVERFLOWN: Duration = Duration::from_secs(60);
 /// How often the origin is asked again because its answer was of no use.
 const REPEATS_MAX: u32 = 2;
 /// How long what can be validated is kept, if there is room.

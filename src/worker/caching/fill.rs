@@ -5,8 +5,11 @@
 //! body taken in on the way past ([`crate::worker::relay`]).
 
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::errand::{Errand, Filling};
+use super::FILLS_MAX;
+use super::errand::Errand;
+use super::filling::Filling;
 use crate::io::{Interest, Io, Stream};
 use crate::metrics::Count;
 use crate::worker::contained;
@@ -25,6 +28,10 @@ pub(in crate::worker) fn take_over<I: Io>(
     desk: &mut Desk,
     errand: &mut Errand<I>,
 ) {
+    let Some(caching) = &shard.caching else { return };
+    if caching.fills.get() >= FILLS_MAX || !errand.can_be_taken_over() {
+        return;
+    }
     let Some(filling) = errand.take_filling() else { return };
     let mut own = shard.desk();
     std::mem::swap(&mut own.outbound, &mut desk.outbound);
@@ -39,6 +46,9 @@ pub(super) fn spawn<I: Io>(
     desk: DeskInUse<I>,
     filling: Filling,
 ) {
+    if let Some(caching) = &shard.caching {
+        caching.fills.set(caching.fills.get() + 1);
+    }
     let task = run(shard.clone(), upstream, desk, Guard { shard: shard.clone(), filling });
     shard.io.spawn(contained(shard.clone(), task));
 }
@@ -52,7 +62,11 @@ struct Guard<I: Io> {
 impl<I: Io> Drop for Guard<I> {
     fn drop(&mut self) {
         if let Some(caching) = &self.shard.caching {
-            self.filling.advance(caching, true);
+            self.filling.advance(caching, &self.shard.io, true);
+            caching.fills.set(caching.fills.get() - 1);
+        }
+        if self.shard.is_draining.get() {
+            self.shard.wake_waiters();
         }
     }
 }
@@ -82,12 +96,14 @@ async fn take_in<I: Io>(
 ) -> bool {
     let Some(caching) = &shard.caching else { return false };
     let stream = &upstream.stream;
+    let alone_until = shard.now() + ALONE_MAX;
     loop {
         let pump = desk.down.absorb(stream, &mut desk.outbound);
-        filling.advance(caching, false);
+        filling.advance(caching, &shard.io, false);
         match pump {
             Pump::Done => return true,
             _ if !desk.down.is_teeing() || !filling.is_wanted() => return false,
+            _ if shard.now() > alone_until && !filling.has_readers() => return false,
             Pump::Yields => wait::for_a_turn().await,
             Pump::AwaitsSource => {
                 stream.set_deadline(Some(shard.now() + shard.config.timeouts.request));
@@ -100,3 +116,6 @@ async fn take_in<I: Io>(
         }
     }
 }
+
+/// How long a body is taken in that nobody reads.
+const ALONE_MAX: Duration = Duration::from_secs(60);

@@ -2,10 +2,13 @@
 
 use crossbeam_channel::Sender;
 
+use super::filling::Filling;
 use super::parcel::{Parcel, Question};
-use super::waits::{News, Ticket};
+use super::waits::{News, Sighting, Ticket};
 use super::{Caching, Held, Scratch};
-use crate::cache::store::{Answer, End, Fill, Handle, Key, Lease, Put};
+use crate::cache::store::{
+    Answer, Body, BodyState, End, Fill, Handle, Key, Lease, Object, Put, Use,
+};
 use crate::cache::{Purge, Query, Representation};
 use crate::http::Fields;
 use crate::io::Io;
@@ -14,13 +17,15 @@ use crate::time::{Instant, WallTime};
 impl<I: Io> Caching<I> {
     /// Reads the mail. False when some is left for the next turn.
     pub(in crate::worker) fn take_mail(&self, now: Instant, wall: WallTime) -> bool {
+        // A core with no traffic of its own shows only here that it lives.
+        self.cores[self.core].beat(now);
         // Whoever rang may have done so for a body.
         self.waits.borrow_mut().wake_readers();
         for parcel in self.inbox.try_iter().take(PARCELS_PER_TURN) {
             match parcel {
                 Parcel::Ask(question) => self.answer(&question, now, wall),
-                Parcel::Answered { ticket, answer, has_variants } => {
-                    self.take_answer(ticket, answer, has_variants);
+                Parcel::Answered { ticket, answer, sighting } => {
+                    self.take_answer(ticket, answer, sighting);
                 }
                 Parcel::Released(ticket) => {
                     self.waits.borrow_mut().tell(ticket, News::Released);
@@ -30,10 +35,13 @@ impl<I: Io> Caching<I> {
                     self.tell_released();
                 }
                 Parcel::End(lease, end) => self.end_here(lease, end),
-                Parcel::Put(object) => {
+                // A purge by name may have come between.
+                Parcel::Put(object, purges) if purges == self.generations.purges() => {
                     self.store.borrow_mut().put(object);
                     self.tell_released();
                 }
+                Parcel::Put(object, _) => object.give_up(),
+                Parcel::Pause(hash, until) => self.store.borrow_mut().pause(hash, until),
                 Parcel::Forget(hash, key) => self.forget_here(hash, &key),
                 Parcel::Touched(hash) => self.store.borrow_mut().touch(hash),
                 Parcel::Purge(purge, count) => self.purge(&purge, &count),
@@ -43,13 +51,22 @@ impl<I: Io> Caching<I> {
     }
 
     /// Puts a response where its home is, in exchange for the lease if there is one. At home the fill's name comes back.
-    pub(super) fn place(&self, lease: Option<Lease>, object: &Handle<Representation>) -> Placed {
+    /// Without one it is not put after a purge by name since `purges`.
+    pub(super) fn place(
+        &self,
+        lease: Option<Lease>,
+        object: &Handle<Representation>,
+        purges: u64,
+    ) -> Placed {
         let hash = object.terms().hash;
+        if lease.is_none() && purges != self.generations.purges() {
+            return Placed::Refused;
+        }
         self.marks.borrow_mut().unmark(hash);
         if !self.is_home(hash) {
             let object = object.clone();
             let parcel = lease.map_or_else(
-                || Parcel::Put(object.clone()),
+                || Parcel::Put(object.clone(), purges),
                 |lease| Parcel::Open(lease, object.clone()),
             );
             self.cores[self.home_of(hash)].send(parcel);
@@ -67,12 +84,37 @@ impl<I: Io> Caching<I> {
         }
     }
 
+    /// Moves a whole body into a file of its own, if it is large enough to be worth a descriptor: the response takes the
+    /// place of the one it is a copy of. What does not succeed stays as it is.
+    pub(super) fn move_to_file(&self, io: &I, filling: &Filling) {
+        let object = &filling.object;
+        let published = object.body().published();
+        let is_eligible = published.state == BodyState::Complete
+            && published.bytes >= FILE_BYTES_MIN
+            && object.body().file().is_none()
+            && object.is_usable(&self.generations);
+        let Some(place) = is_eligible.then(|| self.files.take()).flatten() else { return };
+        let Ok(file) = io.set_aside(object.body().slices(0..published.bytes)) else { return };
+        let body = Body::in_file(file, published.bytes, place);
+        let moved = Object::new(*object.terms(), object.key(), object.policy().clone(), body);
+        self.place(None, &moved, filling.purges);
+    }
+
     /// Gives a lease back without a response.
     pub(super) fn end(&self, lease: Lease, end: End) {
         if self.is_home(lease.hash) {
             self.end_here(lease, end);
         } else {
             self.cores[self.home_of(lease.hash)].send(Parcel::End(lease, end));
+        }
+    }
+
+    /// Until then requests for this hash had better not wait for each other, on any core.
+    pub(super) fn pause(&self, hash: u64, until: Instant) {
+        if self.is_home(hash) {
+            self.store.borrow_mut().pause(hash, until);
+        } else {
+            self.cores[self.home_of(hash)].send(Parcel::Pause(hash, until));
         }
     }
 
@@ -112,10 +154,10 @@ impl<I: Io> Caching<I> {
         let Scratch { selection, head: parsed } = &mut *scratch;
         let none = Fields::default();
         let mut is_parsed = false;
-        let mut has_variants = false;
+        let mut sighting = Sighting::default();
         let answer =
             self.store.borrow_mut().seek(question.seek, key, question.waiter, now, |object| {
-                has_variants = true;
+                sighting.has_variants = true;
                 let stored = object.policy();
                 // What is selected by nothing needs no second look at the request.
                 if !is_parsed && !stored.selection().is_empty() {
@@ -125,21 +167,23 @@ impl<I: Io> Caching<I> {
                 let fields = if is_parsed { &parsed.fields } else { &none };
                 let mode = self.settings.mode;
                 let query = Query { asked: &question.asked, fields, bytes: head, mode, now: wall };
-                query.judge(stored, selection)
+                let used = query.judge(stored, selection);
+                sighting.has_match |= used != Use::No;
+                used
             });
         drop(scratch);
         self.tell_released();
         let ticket = Ticket(question.waiter.ticket);
-        let back = Parcel::Answered { ticket, answer, has_variants };
+        let back = Parcel::Answered { ticket, answer, sighting };
         self.cores[question.waiter.core as usize].send(back);
     }
 
-    fn take_answer(&self, ticket: Ticket, answer: Answer<Representation>, has_variants: bool) {
+    fn take_answer(&self, ticket: Ticket, answer: Answer<Representation>, sighting: Sighting) {
         let lease = match &answer {
             Answer::Lease { lease, .. } | Answer::Hit { refill: Some(lease), .. } => Some(*lease),
             _ => None,
         };
-        let is_told = self.waits.borrow_mut().tell(ticket, News::Answered(answer, has_variants));
+        let is_told = self.waits.borrow_mut().tell(ticket, News::Answered(answer, sighting));
         // The client left meanwhile: somebody else fetches.
         if let (false, Some(lease)) = (is_told, lease) {
             self.end(lease, End::Abandoned);
@@ -202,5 +246,7 @@ impl Held {
     }
 }
 
+/// Shorter bodies are copied sooner than the kernel finds their pages (see scripts/bench-cache.sh).
+const FILE_BYTES_MIN: u64 = 32 * 1024;
 /// Parcels read before other tasks of the core have their turn.
 const PARCELS_PER_TURN: usize = 1024;

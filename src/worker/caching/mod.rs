@@ -6,6 +6,8 @@
 //! | `seek` | whether a request is answered from store, fetches for all, waits, or goes on its own |
 //! | `serving` | nothing: it writes a stored response to a client |
 //! | `errand` | what the cache makes of a backend's response |
+//! | `freshening` | the same of a 304, and of an answer to HEAD |
+//! | `filling` | whether a response that is being stored is still wanted |
 //! | `fill` | nothing: it takes a body in when no client carries it |
 //! | `refresh` | nothing: it asks the origin behind a client's back (stale-while-revalidate) |
 //! | `home` | what this core answers others about the keys that are its own |
@@ -17,6 +19,8 @@
 
 mod errand;
 mod fill;
+mod filling;
+mod freshening;
 mod home;
 mod marks;
 mod parcel;
@@ -25,14 +29,17 @@ mod seek;
 mod serving;
 mod waits;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use crate::cache::store::{self, Generations, Handle, Kept, KeyHasher, L1, Limits, Store};
+use crate::cache::store::{
+    self, BodyState, Files, Generations, Handle, Kept, KeyHasher, L1, Limits, Store,
+};
 use crate::cache::{CacheSettings, Representation};
 use crate::config::CacheConfig;
 use crate::http::RequestHead;
@@ -53,6 +60,12 @@ pub(super) struct Caching<I: Io> {
     settings: CacheSettings,
     core: usize,
     generations: Arc<Generations>,
+    files: Arc<Files>,
+    done: Arc<AtomicUsize>,
+    is_done: Cell<bool>,
+    /// Tasks that take in a body nobody carries; tasks that ask behind a client's back.
+    fills: Cell<usize>,
+    refreshes: Cell<usize>,
     hasher: KeyHasher,
     cores: Vec<Neighbour<I::Bell>>,
     inbox: Receiver<Parcel>,
@@ -89,7 +102,7 @@ impl Deref for Held {
 
 impl<I: Io> Caching<I> {
     pub(super) fn new(config: &CacheConfig, mail: CacheMail<I::Bell>) -> Self {
-        let CacheMail { core, generations, hasher, inbox, cores } = mail;
+        let CacheMail { core, generations, files, done, hasher, inbox, cores } = mail;
         let limits = Limits {
             bytes: config.bytes,
             entries: usize::try_from(config.entries).unwrap_or(usize::MAX),
@@ -107,6 +120,11 @@ impl<I: Io> Caching<I> {
             waits: RefCell::default(),
             scratch: RefCell::default(),
             generations,
+            files,
+            done,
+            is_done: Cell::new(false),
+            fills: Cell::new(0),
+            refreshes: Cell::new(0),
             hasher,
             cores,
             inbox,
@@ -143,12 +161,26 @@ impl<I: Io> Caching<I> {
     }
 
     /// From here on nothing that was stored under `key` before is used, on any core, nor what is being fetched.
-    fn invalidate(&self, key: &[u8]) {
-        self.generations.bump(self.hasher.hash(key));
+    /// The one of hash `advanced` has had its turn.
+    fn invalidate(&self, key: &[u8], advanced: Option<u64>) {
+        let hash = self.hasher.hash(key);
+        if advanced != Some(hash) {
+            self.generations.bump(hash);
+        }
     }
 
     fn enter(&self) -> Place<'_, I> {
         Place { ticket: self.waits.borrow_mut().enter(), caching: self }
+    }
+
+    /// Whether this core may end: it has no connection and takes in no body any more, and the same is true of all
+    /// others, which may still ask it about its keys. To be asked while the process drains, and again when rung.
+    pub(super) fn is_over(&self) -> bool {
+        if self.fills.get() == 0 && !self.is_done.replace(true) {
+            self.done.fetch_add(1, Ordering::AcqRel);
+            self.cores.iter().for_each(Neighbour::ring);
+        }
+        self.is_done.get() && self.done.load(Ordering::Acquire) == self.cores.len()
     }
 
     /// A part of the periodic work: expiry, handles, what was served from them.
@@ -179,6 +211,17 @@ impl<I: Io> Caching<I> {
     }
 }
 
+/// The length of a stored body, if a client can be told it: the whole is there, or its framing said so and nothing has
+/// broken off.
+fn length_of(object: &store::Object<Representation>) -> Option<u64> {
+    let published = object.body().published();
+    match published.state {
+        BodyState::Complete => Some(published.bytes),
+        BodyState::Filling => object.policy().length(),
+        BodyState::Aborted => None,
+    }
+}
+
 /// A wait, ended when dropped.
 struct Place<'a, I: Io> {
     ticket: Ticket,
@@ -197,6 +240,11 @@ const LEASE: Duration = Duration::from_secs(5);
 const UNCACHEABLE: Duration = Duration::from_secs(10);
 /// The same after a failure: everybody who waited tries for himself, and soon somebody tries for all again.
 const FAILED: Duration = Duration::from_secs(1);
+/// A body that has not grown for so long gets no new readers.
+const STALLED: Duration = Duration::from_secs(1);
+/// Tasks per core that take in bodies without a client, and that ask behind a client's back.
+const FILLS_MAX: usize = 256;
+const REFRESHES_MAX: usize = 64;
 /// Slots looked at per tick while requests are in flight, and while none are.
-const SWEEP_BUSY: usize = 64;
+const SWEEP_BUSY: usize = 256;
 const SWEEP_IDLE: usize = 4096;

@@ -7,11 +7,14 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::waits::Ticket;
-use crate::cache::store::{Answer, End, Generations, Handle, KeyHasher, Lease, Seek, Waiter};
+use super::waits::{Sighting, Ticket};
+use crate::cache::store::{
+    Answer, End, Files, Generations, Handle, KeyHasher, Lease, Seek, Waiter,
+};
 use crate::cache::{Purge, Representation, RequestDirectives};
 use crate::io::Bell;
 use crate::metrics::Published;
@@ -21,6 +24,9 @@ use crate::time::Instant;
 pub struct CacheMail<B> {
     pub(super) core: usize,
     pub(super) generations: Arc<Generations>,
+    pub(super) files: Arc<Files>,
+    /// Cores that drain and have nothing left to do for themselves.
+    pub(super) done: Arc<AtomicUsize>,
     pub(super) hasher: KeyHasher,
     pub(super) inbox: Receiver<Parcel>,
     pub(super) cores: Vec<Neighbour<B>>,
@@ -28,8 +34,16 @@ pub struct CacheMail<B> {
 
 impl<B: Bell> CacheMail<B> {
     /// The ends of all cores, in core order. `published[i]` is written by the core that `bells[i]` wakes.
-    pub fn for_cores(bells: &[B], published: &[Arc<Published>], hasher: &KeyHasher) -> Vec<Self> {
+    /// At most `files_max` bodies lie in files.
+    pub fn for_cores(
+        bells: &[B],
+        published: &[Arc<Published>],
+        hasher: &KeyHasher,
+        files_max: usize,
+    ) -> Vec<Self> {
+        let files = Files::new(files_max);
         let generations = Arc::new(Generations::new());
+        let done = Arc::new(AtomicUsize::new(0));
         let (senders, inboxes): (Vec<_>, Vec<_>) = bells.iter().map(|_| unbounded()).unzip();
         let cores: Vec<_> = (senders.iter().zip(bells).zip(published))
             .map(|((parcels, bell), published)| Neighbour {
@@ -42,6 +56,8 @@ impl<B: Bell> CacheMail<B> {
         let end = |(core, inbox)| Self {
             core,
             generations: generations.clone(),
+            files: files.clone(),
+            done: done.clone(),
             hasher: hasher.clone(),
             inbox,
             cores: cores.clone(),
@@ -83,12 +99,16 @@ pub(super) struct Neighbour<B> {
 }
 
 impl<B: Bell> Neighbour<B> {
-    /// What must arrive.
+    /// What must arrive. No core ends before all have drained, but for one that is told to stop at once.
     pub(super) fn send(&self, parcel: Parcel) {
-        // A core that has ended is only missed while the process ends.
         if self.parcels.send(parcel).is_ok() {
             self.bell.ring();
         }
+    }
+
+    /// Shows a sign of life, on the own core.
+    pub(super) fn beat(&self, now: Instant) {
+        self.published.store_beat(now.as_ns());
     }
 
     pub(super) fn ring(&self) {
@@ -118,15 +138,17 @@ pub(super) enum Parcel {
     /// To a key's home: what is this request to do?
     Ask(Question),
     /// From there.
-    Answered { ticket: Ticket, answer: Answer<Representation>, has_variants: bool },
+    Answered { ticket: Ticket, answer: Answer<Representation>, sighting: Sighting },
     /// The waiting that was the answer is over.
     Released(Ticket),
     /// A lease comes back, with a response.
     Open(Lease, Handle<Representation>),
     /// A lease comes back, without.
     End(Lease, End),
-    /// A response that was fetched without a lease, or freshened.
-    Put(Handle<Representation>),
+    /// A response that was fetched without a lease, or freshened; and the number of purges by name before that began.
+    Put(Handle<Representation>, u64),
+    /// Until then requests for this hash had better not wait for each other.
+    Pause(u64, Instant),
     /// Nothing of this key may be kept.
     Forget(u64, Box<[u8]>),
     /// Keys of this hash were served elsewhere.

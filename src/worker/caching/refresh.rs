@@ -8,19 +8,21 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::errand::{Asking, Errand, Kind, Reception};
-use super::{Held, fill};
+use super::{Held, REFRESHES_MAX, fill};
 use crate::cache::status::Why;
 use crate::cache::store::{End, Lease};
 use crate::cache::{Lookup, validation};
-use crate::http::{Framing, ResponsePlan, framing};
+use crate::http::{BadResponse, Framing, ResponsePlan, framing};
 use crate::io::{Interest, Io, Stream};
 use crate::worker::client::Client;
 use crate::worker::contained;
 use crate::worker::desk::Desk;
 use crate::worker::dial::{self, Host, Tries, Upstream};
 use crate::worker::exchange::{put_back, stage_head};
+use crate::worker::fault::{Cause, Fault, Phase};
 use crate::worker::relay::Pump;
 use crate::worker::shard::{DeskInUse, Shard};
+use crate::worker::talk::INTERIMS_MAX;
 use crate::worker::wait;
 
 /// Starts to fetch anew what `held` is, as the request in `desk` asked for it.
@@ -33,6 +35,11 @@ pub(super) fn begin<I: Io>(
     held: &Held,
 ) {
     let Some(caching) = &shard.caching else { return };
+    // With a limit on what a backend has in flight, most of that is for those who wait.
+    let limit = shard.config.backend_inflight_max.map_or(REFRESHES_MAX, |limit| limit as usize / 4);
+    if caching.refreshes.get() >= limit.clamp(1, REFRESHES_MAX) || shard.is_draining.get() {
+        return caching.end(lease, End::Abandoned);
+    }
     let mut own = shard.desk();
     own.inbound.hold_copy(desk.inbound.held());
     let Desk { request, inbound, .. } = &mut *own;
@@ -44,21 +51,34 @@ pub(super) fn begin<I: Io>(
     own.papers.conditions.clear();
     validation::write_conditions(&mut own.papers.conditions, held.policy().head());
     let lookup = Lookup { has_conditions: false, has_range: false, ..*lookup };
-    let mut errand = Errand::new(shard, Kind::Lookup(lookup));
+    let mut errand = Errand::new(shard, Kind::Lookup(lookup)).in_background();
     errand.asking =
         if own.papers.conditions.is_empty() { Asking::Whole } else { Asking::Validating };
     let stale = Held::Own(held.handle().clone());
     errand.note_target(lease.hash, Some(lease), Some(stale), Why::Stale, false);
-    let task = run(shard.clone(), own, errand, client.address);
+    caching.refreshes.set(caching.refreshes.get() + 1);
+    let task = run(Guard(shard.clone()), own, errand, client.address);
     shard.io.spawn(contained(shard.clone(), task));
 }
 
+/// Counts a refresh for as long as it lives.
+struct Guard<I: Io>(Rc<Shard<I>>);
+
+impl<I: Io> Drop for Guard<I> {
+    fn drop(&mut self) {
+        if let Some(caching) = &self.0.caching {
+            caching.refreshes.set(caching.refreshes.get() - 1);
+        }
+    }
+}
+
 async fn run<I: Io>(
-    shard: Rc<Shard<I>>,
+    guard: Guard<I>,
     mut desk: DeskInUse<I>,
     mut errand: Errand<I>,
     client: IpAddr,
 ) {
+    let shard = guard.0.clone();
     let timer = shard.io.timer();
     let mut tries = Tries::default();
     for _ in 0..ROUNDS_MAX {
@@ -68,14 +88,22 @@ async fn run<I: Io>(
         };
         let answer = ask(&shard, &mut desk, &mut errand, client, &upstream).await;
         upstream.stream.set_deadline(None);
-        let Some(plan) = answer else {
-            if upstream.is_reused {
+        let plan = match answer {
+            Ok(plan) => plan,
+            // The backend is not to blame for a connection it closed meanwhile.
+            Err(_) if upstream.is_reused => {
                 tries.is_fresh_only = true;
                 continue;
             }
-            return errand.fail();
+            Err(cause) => {
+                shard.note_fault(&upstream.seat, Fault::new(Phase::Head, cause));
+                return errand.fail();
+            }
         };
         upstream.seat.heard();
+        let status = desk.response.status;
+        desk.record.head(status, shard.now());
+        shard.note_try(&upstream.seat, &mut desk.record);
         let reception = errand.receive(&mut desk, &plan);
         desk.outbound.release();
         let body = if plan.framing == Framing::Tunnel { Framing::None } else { plan.framing };
@@ -103,51 +131,61 @@ async fn ask<I: Io>(
     errand: &mut Errand<I>,
     client: IpAddr,
     upstream: &Upstream<I>,
-) -> Option<ResponsePlan> {
-    let request = framing::of_request(&desk.request, desk.inbound.held()).ok()?;
+) -> Result<ResponsePlan, Cause> {
+    let request = framing::of_request(&desk.request, desk.inbound.held());
+    let request = request.map_err(|_| Cause::Closed)?;
     desk.up.begin(Framing::None, false, false);
     stage_head(shard, client, desk, &request, upstream, errand);
     errand.note_sent();
     let stream = &upstream.stream;
-    stream.set_deadline(Some(shard.now() + shard.config.timeouts.request));
+    let until = shard.now() + shard.config.timeouts.request;
+    stream.set_deadline(Some(until));
     loop {
         match desk.up.flush(&desk.inbound, stream) {
             Pump::Done => break,
             Pump::AwaitsSink => is_on_time(stream, Interest::WRITE).await?,
-            _ => return None,
+            _ => return Err(Cause::Reset),
         }
     }
     desk.outbound.clear();
     desk.scan.reset();
+    let (mut interims, mut is_poisoned) = (0, false);
     loop {
-        match desk.scan.scan_response(desk.outbound.unread(), &shard.config.head).ok()? {
-            Some(length) => {
-                desk.outbound.hold(length);
-                desk.scan.reset();
-                let head = desk.outbound.held();
-                desk.response.parse(head).ok()?;
-                let method = desk.request.method;
-                let plan = framing::of_response(&desk.response, head, method, false).ok()?;
-                if !plan.is_interim {
-                    return Some(plan);
-                }
-                desk.outbound.release();
-            }
-            None => match stream.recv(desk.outbound.spare()) {
-                Ok(0) => return None,
+        let scanned = desk.scan.scan_response(desk.outbound.unread(), &shard.config.head);
+        let Some(length) = scanned.map_err(Cause::Malformed)? else {
+            match stream.recv(desk.outbound.spare()) {
+                Ok(0) => return Err(Cause::Closed),
                 Ok(n) => desk.outbound.filled(n),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     is_on_time(stream, Interest::READ).await?;
                 }
-                Err(_) => return None,
-            },
+                Err(_) => return Err(Cause::Reset),
+            }
+            continue;
+        };
+        desk.outbound.hold(length);
+        desk.scan.reset();
+        let head = desk.outbound.held();
+        desk.response.parse(head).map_err(Cause::Malformed)?;
+        let method = desk.request.method;
+        let mut plan =
+            framing::of_response(&desk.response, head, method, false).map_err(Cause::Malformed)?;
+        if !plan.is_interim {
+            plan.keep_alive &= !is_poisoned;
+            return Ok(plan);
+        }
+        desk.outbound.release();
+        is_poisoned |= !plan.keep_alive;
+        interims += 1;
+        if interims > INTERIMS_MAX || shard.now() > until {
+            return Err(Cause::Malformed(BadResponse::TooManyInterims));
         }
     }
 }
 
-async fn is_on_time<S: Stream>(stream: &S, interest: Interest) -> Option<()> {
+async fn is_on_time<S: Stream>(stream: &S, interest: Interest) -> Result<(), Cause> {
     let status = wait::ready(stream, interest).await;
-    (!status.is_expired).then_some(())
+    if status.is_expired { Err(Cause::Timeout) } else { Ok(()) }
 }
 
 /// Requests sent at most: a dead pooled connection, and an origin asked again in other words.

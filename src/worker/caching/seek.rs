@@ -11,14 +11,14 @@ use std::time::Duration;
 use super::errand::{Asking, Errand, Kind};
 use super::parcel::{Parcel, Question};
 use super::serving::{Stock, serve};
-use super::waits::{News, Ticket};
-use super::{Caching, Held, LEASE, refresh};
+use super::waits::{News, Sighting, Ticket};
+use super::{Caching, Held, LEASE, STALLED, length_of, refresh};
 use crate::access_log::CacheWord;
 use crate::cache::status::{CacheStatus, Forwarded, Why};
-use crate::cache::store::{Answer, BodyState, Key, Lease, Seek, Waiter};
+use crate::cache::store::{Answer, BodyState, End, Handle, Key, Lease, Object, Seek, Use, Waiter};
 use crate::cache::{Lookup, Plan, Query, Representation, RequestDirectives, Verdict};
 use crate::cache::{key, validation};
-use crate::http::{Method, PeerTrust, Refusal, RequestPlan};
+use crate::http::{FieldKind, Method, PeerTrust, Refusal, RequestPlan};
 use crate::io::{Interest, Io, Status, Stream};
 use crate::metrics::Count;
 use crate::worker::answer;
@@ -68,6 +68,11 @@ pub(in crate::worker) async fn begin<I: Io>(
     let held = desk.inbound.held();
     let cache_plan = Plan::of_request(&desk.request, held, plan, &caching.settings);
     let lookup = match cache_plan {
+        Plan::Bypass(_) if wants_stored_only(desk, caching) => {
+            let refusal = Refusal::OnlyIfCached;
+            let next = answer::refuse_with(shard, client, desk, plan, refusal).await;
+            return Begun::Answered(next);
+        }
         Plan::Bypass(_) => {
             shard.counters.add(Count::CacheBypasses, 1);
             desk.record.cache = Some(CacheWord::Bypass);
@@ -77,7 +82,14 @@ pub(in crate::worker) async fn begin<I: Io>(
         }
         Plan::Invalidate => {
             let may_store = cache_plan.may_store_unsafe(&desk.request, &caching.settings);
-            return Begun::Forward(Errand::new(shard, Kind::Unsafe { may_store }));
+            let mut errand = Errand::new(shard, Kind::Unsafe { may_store });
+            if may_store {
+                desk.papers.key.clear();
+                key::write(&mut desk.papers.key, &desk.request, held, PeerTrust::Unknown);
+                let hash = caching.hasher.hash(&desk.papers.key);
+                errand.note_target(hash, None, None, Why::Method, false);
+            }
+            return Begun::Forward(errand);
         }
         Plan::Lookup(lookup) => lookup,
     };
@@ -109,6 +121,16 @@ pub(in crate::worker) async fn begin<I: Io>(
             Begun::Forward(errand)
         }
     }
+}
+
+/// `only-if-cached` of a GET or HEAD that no stored response may answer (RFC 9111 §5.2.1.7).
+fn wants_stored_only<I: Io>(desk: &Desk, caching: &Caching<I>) -> bool {
+    let is_plain = matches!(desk.request.method, Method::Get | Method::Head);
+    let fields = &desk.request.fields;
+    is_plain
+        && caching.settings.honours_requests
+        && fields.has(FieldKind::CacheControl)
+        && RequestDirectives::of(fields, desk.inbound.held()).only_if_cached
 }
 
 fn on_hit<I: Io>(shard: &Shard<I>, held: Held, is_collapsed: bool) -> Stock {
@@ -159,48 +181,58 @@ async fn seek<I: Io>(
         }
         let place = caching.enter();
         let Some(seek) = seeker.how() else { return alone(Why::UriMiss, None) };
-        let (answer, has_variants) = match seeker.ask(place.ticket, seek).await {
-            Asked::Answered(answer, has_variants) => (answer, has_variants),
+        let (answer, sighting) = match seeker.ask(place.ticket, seek).await {
+            Asked::Answered(answer, sighting) => (answer, sighting),
             Asked::Unanswered => return alone(Why::UriMiss, None),
             Asked::Gone => return Found::Gone,
+        };
+        // What is broken off, or has no end yet that anybody could tell, is not there to be validated.
+        let forward = |lease, stale: Option<Handle<Representation>>| {
+            let selected = stale.as_deref().map(Object::policy);
+            let why = seeker.query().why(sighting.has_variants, selected);
+            let stale = stale.filter(|stale| length_of(stale).is_some()).map(Held::Own);
+            Found::Forward { lease, stale, why, is_collapsed }
         };
         match answer {
             Answer::Hit { object, refill } => {
                 let held = Held::Own(object);
                 match seeker.awaits_length(place.ticket, &held).await {
-                    Wait::Over => return Found::Hit { held, refill, is_collapsed },
+                    Wait::Unneeded => return Found::Hit { held, refill, is_collapsed },
+                    // It took time: what was fresh then may not be now.
+                    Wait::Over => is_collapsed = true,
                     Wait::Late => return alone(Why::UriMiss, None),
                     Wait::Gone => return Found::Gone,
                 }
+                if let Some(lease) = refill {
+                    caching.end(lease, End::Abandoned);
+                }
+            }
+            // What is being fetched is another variant, as far as one can tell.
+            Answer::Wait if sighting.has_variants && !sighting.has_match => {
+                return alone(Why::VaryMiss, None);
             }
             Answer::Wait => match seeker.released(place.ticket).await {
-                Wait::Over => is_collapsed = true,
+                Wait::Over | Wait::Unneeded => is_collapsed = true,
                 Wait::Late => return alone(Why::UriMiss, None),
                 Wait::Gone => return Found::Gone,
             },
-            Answer::Lease { lease, stale } => {
-                let why = seeker.query().why(has_variants, stale.as_ref().map(|s| s.policy()));
-                let (lease, stale) = (Some(lease), stale.map(Held::Own));
-                return Found::Forward { lease, stale, why, is_collapsed };
-            }
-            Answer::Bypass { stale } => {
-                let why = seeker.query().why(has_variants, stale.as_ref().map(|s| s.policy()));
-                let stale = stale.map(Held::Own);
-                return Found::Forward { lease: None, stale, why, is_collapsed };
-            }
+            Answer::Lease { lease, stale } => return forward(Some(lease), stale),
+            Answer::Bypass { stale } => return forward(None, stale),
         }
     }
     alone(Why::UriMiss, None)
 }
 
 enum Asked {
-    Answered(Answer<Representation>, bool),
+    Answered(Answer<Representation>, Sighting),
     /// The home has too much to do, or shows no sign of life.
     Unanswered,
     Gone,
 }
 
 enum Wait {
+    /// There was nothing to wait for.
+    Unneeded,
     Over,
     Late,
     Gone,
@@ -239,10 +271,13 @@ impl<I: Io> Seeker<'_, I> {
         let mut scratch = self.caching.scratch.borrow_mut();
         let query = self.query();
         let mut l1 = self.caching.l1.borrow_mut();
-        let is_wanted = |object: &crate::cache::store::Object<Representation>| {
-            query.judge(object.policy(), &mut scratch.selection) == crate::cache::store::Use::Serve
+        let now = self.shard.now();
+        let is_wanted = |object: &Object<Representation>| {
+            length_of(object).is_some()
+                && !object.is_stalled(now, STALLED)
+                && query.judge(object.policy(), &mut scratch.selection) == Use::Serve
         };
-        l1.get(self.key(), self.shard.now(), is_wanted).map(|kept| Held::Kept(kept.clone()))
+        l1.get(self.key(), now, is_wanted).map(|kept| Held::Kept(kept.clone()))
     }
 
     /// How far the request is taken if nothing is found; `None`: nobody is asked.
@@ -265,15 +300,17 @@ impl<I: Io> Seeker<'_, I> {
         let waiter = Waiter { core: self.caching.core as u32, ticket: ticket.0 };
         if self.caching.is_home(self.hash) {
             let mut scratch = self.caching.scratch.borrow_mut();
-            let (query, mut has_variants) = (self.query(), false);
+            let (query, mut sighting) = (self.query(), Sighting::default());
             let mut store = self.caching.store.borrow_mut();
             let answer = store.seek(seek, self.key(), waiter, now, |object| {
-                has_variants = true;
-                query.judge(object.policy(), &mut scratch.selection)
+                sighting.has_variants = true;
+                let used = query.judge(object.policy(), &mut scratch.selection);
+                sighting.has_match |= used != Use::No;
+                used
             });
             drop(store);
             self.caching.tell_released();
-            return Asked::Answered(answer, has_variants);
+            return Asked::Answered(answer, sighting);
         }
         let home = &self.caching.cores[self.caching.home_of(self.hash)];
         if !home.takes_questions() {
@@ -283,13 +320,15 @@ impl<I: Io> Seeker<'_, I> {
         let text = [&self.desk.papers.key, self.desk.inbound.held()].concat().into_boxed_slice();
         let (hash, asked) = (self.hash, self.lookup.asked);
         home.send(Parcel::Ask(Question { waiter, seek, hash, asked, text, key_bytes }));
+        // The first late look may only mean that this core was late itself: its mail is read before the next.
+        let mut is_late = false;
         let answer = loop {
             self.client.set_deadline(Some(self.shard.now() + ANSWER_PATIENCE));
             match poll_fn(|cx| self.poll_answer(ticket, cx)).await {
                 Err(status) if status.is_reset => break Asked::Gone,
-                Err(_) if home.is_stuck(self.shard.now()) => break Asked::Unanswered,
-                Err(_) => {}
-                Ok((answer, has_variants)) => break Asked::Answered(answer, has_variants),
+                Err(_) if is_late && home.is_stuck(self.shard.now()) => break Asked::Unanswered,
+                Err(_) => is_late = true,
+                Ok((answer, sighting)) => break Asked::Answered(answer, sighting),
             }
         };
         self.client.set_deadline(None);
@@ -303,16 +342,16 @@ impl<I: Io> Seeker<'_, I> {
         &self,
         ticket: Ticket,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Answer<Representation>, bool), Status>> {
+    ) -> Poll<Result<(Answer<Representation>, Sighting), Status>> {
         let mut waits = self.caching.waits.borrow_mut();
         match waits.take_news(ticket) {
-            Some(News::Answered(answer, has_variants)) => {
-                return Poll::Ready(Ok((answer, has_variants)));
+            Some(News::Answered(answer, sighting)) => {
+                return Poll::Ready(Ok((answer, sighting)));
             }
             // "Wait", and nobody had read it when the waiting was over.
             Some(News::Released) => {
                 waits.tell(ticket, News::Released);
-                return Poll::Ready(Ok((Answer::Wait, false)));
+                return Poll::Ready(Ok((Answer::Wait, Sighting::default())));
             }
             None => waits.wake_on_news(ticket, cx.waker()),
         }
@@ -321,10 +360,11 @@ impl<I: Io> Seeker<'_, I> {
     }
 
     /// Keeps a handle to a response of another core, as long as it is fresh for everybody.
-    fn keep(&self, object: &crate::cache::store::Handle<Representation>) {
+    fn keep(&self, object: &Handle<Representation>) {
         let wall = self.shard.io.wall();
         let policy = object.policy().policy();
-        if policy.verdict(&RequestDirectives::default(), wall) == Verdict::Fresh {
+        let is_settled = length_of(object).is_some();
+        if is_settled && policy.verdict(&RequestDirectives::default(), wall) == Verdict::Fresh {
             let until = Caching::<I>::instant((self.shard.now(), wall), policy.fresh_until());
             self.caching.l1.borrow_mut().insert(object.clone(), until);
         }
@@ -351,24 +391,46 @@ impl<I: Io> Seeker<'_, I> {
     /// with anybody but its own client.
     async fn awaits_length(&self, ticket: Ticket, held: &Held) -> Wait {
         let body = held.body();
-        if held.policy().length().is_some() || body.published().state == BodyState::Complete {
-            return Wait::Over;
+        let now = self.shard.now();
+        match body.published().state {
+            BodyState::Complete => return Wait::Unneeded,
+            BodyState::Filling if !held.is_stalled(now, STALLED) => {}
+            BodyState::Filling | BodyState::Aborted => return Wait::Late,
         }
-        self.client.set_deadline(Some(self.shard.now() + LEASE));
-        let wait = poll_fn(|cx| {
-            for _ in 0..2 {
-                match body.published().state {
-                    BodyState::Complete => return Poll::Ready(Wait::Over),
-                    BodyState::Aborted => return Poll::Ready(Wait::Late),
-                    BodyState::Filling => {}
+        if held.policy().length().is_some() {
+            return Wait::Unneeded;
+        }
+        let until = now + LEASE;
+        let wait = loop {
+            self.client.set_deadline(Some(self.shard.now() + STALLED));
+            let wait = poll_fn(|cx| {
+                for _ in 0..2 {
+                    match body.published().state {
+                        BodyState::Complete => return Poll::Ready(Wait::Over),
+                        BodyState::Aborted => return Poll::Ready(Wait::Late),
+                        BodyState::Filling => {}
+                    }
+                    // Then once more: what was published before is not announced again.
+                    self.caching.waits.borrow_mut().wake_on_growth(ticket, cx.waker());
+                    body.watch(self.caching.core as u32);
                 }
-                // Then once more: what was published before is not announced again.
-                self.caching.waits.borrow_mut().wake_on_growth(ticket, cx.waker());
-                body.watch(self.caching.core as u32);
+                match self.client.poll_ready(cx, Interest::NONE) {
+                    Poll::Ready(status) if status.is_reset => Poll::Ready(Wait::Gone),
+                    Poll::Ready(_) => Poll::Ready(Wait::Unneeded),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await;
+            // A second has passed: does it still come?
+            let now = self.shard.now();
+            match wait {
+                Wait::Unneeded if now >= until || held.is_stalled(now, STALLED) => {
+                    break Wait::Late;
+                }
+                Wait::Unneeded => {}
+                wait => break wait,
             }
-            self.client.poll_ready(cx, Interest::NONE).map(late_or_gone)
-        })
-        .await;
+        };
         self.client.set_deadline(None);
         wait
     }

@@ -9,12 +9,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::{Caching, Held};
+use super::{Caching, Held, length_of};
 use crate::cache::status::CacheStatus;
 use crate::cache::store::{Body, BodyState};
 use crate::cache::{Serve, ServedWith, conditional, served};
 use crate::http::{Framing, Method, RequestPlan, Version};
-use crate::io::{Interest, Io, Stream};
+use crate::io::{Interest, Io, Status, Stream};
 use crate::metrics::Count;
 use crate::worker::answer::keeps_client;
 use crate::worker::client::{Client, Next};
@@ -39,16 +39,18 @@ pub(in crate::worker) async fn serve<I: Io>(
 ) -> Next {
     let Stock { held, status } = stock;
     let stored = held.policy();
-    let published = held.body().published();
-    let length = stored.length().unwrap_or(published.bytes);
+    // Whoever gives it to us has seen to its length; it may have broken off since.
+    let Some(length) = length_of(&held) else { return Next::Cut };
     let (request, bytes) = (&desk.request, desk.inbound.held());
     let serve = conditional::serve(request, bytes, stored.head(), stored.policy(), length);
     let keeps = keeps_client(shard, plan);
     let is_head = request.method == Method::Head;
+    // RFC 9110 §8.6: not even a length of 0 in a 204.
+    let has_no_body = stored.policy().status() == 204;
     let with = ServedWith {
         serve,
         body_bytes: Some(length),
-        framing: if is_head { Framing::None } else { Framing::Length(length) },
+        framing: if is_head || has_no_body { Framing::None } else { Framing::Length(length) },
         close: !keeps,
         keep_alive_10: keeps && request.version == Version::Http10,
         now: shard.io.wall(),
@@ -88,8 +90,7 @@ pub(in crate::worker) async fn serve_rest<I: Io>(
             Sent::All => break then,
             Sent::Some => {}
             Sent::Blocked => {
-                stream.set_deadline(Some(shard.now() + shard.config.timeouts.write));
-                let status = wait::ready(stream, Interest::WRITE).await;
+                let status = room_to_write(shard, stream).await;
                 if status.is_reset {
                     desk.record.gone(Gone::Left);
                     break Next::Drop;
@@ -130,6 +131,24 @@ pub(in crate::worker) async fn serve_rest<I: Io>(
         shard.counters.add(Count::ClientsGone, 1);
     }
     next
+}
+
+/// Waits until the client takes more; expired, it has taken nothing for too long.
+async fn room_to_write<I: Io>(shard: &Shard<I>, stream: &I::Stream) -> Status {
+    let limit = shard.config.timeouts.write;
+    let mut taker = wait::Taker::default();
+    let mut patience = limit;
+    loop {
+        stream.set_deadline(Some(shard.now() + patience));
+        let status = wait::ready(stream, Interest::WRITE).await;
+        if !status.is_expired || status.is_reset {
+            return status;
+        }
+        match taker.more_time(stream, limit) {
+            Some(more) => patience = more,
+            None => return status,
+        }
+    }
 }
 
 /// Waits until there is more than `seen` of the body, or all of it. False when there will be no more, or nobody to
@@ -184,6 +203,13 @@ impl Outflow {
     }
 
     fn send<S: Stream>(&mut self, lead: &[u8], body: &Body, stream: &S) -> Sent {
+        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
+        if let (Some(file), true) = (body.file(), left > 0) {
+            let lead = &lead[self.lead_written..];
+            let bytes = left.min(BYTES_PER_TURN as usize);
+            let outcome = stream.send_file(lead, file, self.range.start, bytes);
+            return self.note(lead.len(), outcome);
+        }
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut n = 0;
         if self.lead_written < lead.len() {
@@ -203,17 +229,19 @@ impl Outflow {
         if n == 0 {
             return if self.range.is_empty() { Sent::All } else { Sent::Starved };
         }
-        match stream.send(&slices[..n]) {
+        let outcome = stream.send(&slices[..n]);
+        self.note(lead.len() - self.lead_written, outcome)
+    }
+
+    /// What a write of the last `lead_left` bytes of the lead and of body bytes came to.
+    fn note(&mut self, lead_left: usize, outcome: std::io::Result<usize>) -> Sent {
+        match outcome {
             Ok(written) => {
-                let of_lead = written.min(lead.len() - self.lead_written);
+                let of_lead = written.min(lead_left);
                 self.lead_written += of_lead;
                 self.body_written += (written - of_lead) as u64;
                 self.range.start += (written - of_lead) as u64;
-                if self.lead_written == lead.len() && self.range.is_empty() {
-                    Sent::All
-                } else {
-                    Sent::Some
-                }
+                if of_lead == lead_left && self.range.is_empty() { Sent::All } else { Sent::Some }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Sent::Blocked,
             Err(_) => Sent::Broken,

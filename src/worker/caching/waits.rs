@@ -11,27 +11,36 @@ use crate::cache::store::Answer;
 
 /// A wait's name in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(pub u32);
+pub(super) struct Ticket(pub u64);
 
 /// What a wait is told.
 #[derive(Debug)]
 pub(super) enum News {
-    /// The home's word, and whether it has any variant of the key.
-    Answered(Answer<Representation>, bool),
+    /// The home's word, and what it has of the key.
+    Answered(Answer<Representation>, Sighting),
     /// Look again.
     Released,
+}
+
+/// What a home has of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sighting {
+    /// Any usable variant.
+    pub has_variants: bool,
+    /// One that the request selects.
+    pub has_match: bool,
 }
 
 /// All waits of one core.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
     slots: Vec<Slot>,
-    free: Vec<u32>,
+    free: Vec<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    serial: u32,
+    serial: u64,
     is_taken: bool,
     news: Option<News>,
     waker: Option<Waker>,
@@ -44,7 +53,7 @@ impl Waits {
     pub(super) fn enter(&mut self) -> Ticket {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).expect("bounded by the connections of a core")
+            self.slots.len() as u64 - 1
         });
         let slot = &mut self.slots[index as usize];
         slot.is_taken = true;
@@ -113,10 +122,10 @@ fn keep(known: &mut Option<Waker>, waker: &Waker) {
     }
 }
 
-/// A million waits a core; the rest of a ticket is the serial number.
-const INDEX_BITS: u32 = 20;
-const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
-const SERIAL_MASK: u32 = u32::MAX >> INDEX_BITS;
+/// More waits than a core has connections; the rest of a ticket is a serial number that does not come again.
+const INDEX_BITS: u32 = 24;
+const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+const SERIAL_MASK: u64 = u64::MAX >> INDEX_BITS;
 
 #[cfg(test)]
 mod tests {
@@ -160,16 +169,5 @@ mod tests {
         assert_eq!(woken.each_ref().map(|w| w.0.load(Ordering::Relaxed)), [1, 0]);
         waits.tell(other, News::Released);
         assert_eq!(woken[1].0.load(Ordering::Relaxed), 1);
-    }
-
-    #[test]
-    fn a_serial_number_that_wraps_still_names_its_slot() {
-        let mut waits = Waits::default();
-        for _ in 0..=SERIAL_MASK + 2 {
-            let ticket = waits.enter();
-            assert!(waits.tell(ticket, News::Released));
-            waits.leave(ticket);
-        }
-        assert_eq!(waits.slots.len(), 1);
     }
 }
