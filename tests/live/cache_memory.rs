@@ -1,0 +1,77 @@
+//! The byte budget is what the process grows by, not a wish (CACHE.md, budget).
+
+use crate::support::cached::{House, is_hit};
+use crate::support::noise;
+use crate::support::origin::Saying;
+
+/// Asks for `count` objects of `bytes` each, ten times the budget, and returns the growth in KiB over a balancer that has
+/// passed on as many without storing them.
+fn growth_kib(house: &House, bytes: u64, count: u64) -> u64 {
+    house.origin.forget();
+    house.origin.say("passed", Saying::new("Cache-Control: no-store", noise::body(1, bytes)));
+    house.origin.say("stored", Saying::new("Cache-Control: max-age=600", noise::body(1, bytes)));
+    let mut clients: Vec<_> = (0..8).map(|_| house.client()).collect();
+    for n in 0..count / 10 {
+        clients[n as usize % 8].get(&format!("/say/passed/{n}"));
+    }
+    let before = house.balancer.resident_kib();
+    let mut peak = 0;
+    for n in 0..count {
+        let response = clients[n as usize % 8].get(&format!("/say/stored/{n}"));
+        assert!(response.status() == 200 && response.body.len() as u64 == bytes);
+        if n % 64 == 0 {
+            peak = peak.max(house.balancer.resident_kib());
+        }
+    }
+    let newest = clients[0].get(&format!("/say/stored/{}", count - 1));
+    assert!(is_hit(&newest), "the cache is at work: {:?}", newest.head);
+    let growth = peak.max(house.balancer.resident_kib()).saturating_sub(before);
+    eprintln!("{count} objects of {bytes} bytes: {growth} KiB more than {before} KiB");
+    growth
+}
+
+#[test]
+fn ten_times_the_budget_of_pages_stays_within_it() {
+    let mut beyond = Vec::new();
+    for kib in [16, 32, 64, 256, 1024] {
+        let house = House::one_core(&["--cache-bytes", "16MiB", "--cache-capacity", "1000000"]);
+        let growth = growth_kib(&house, kib << 10, 163_840 / kib);
+        if growth > 16 * 1024 * 11 / 10 {
+            beyond.push(format!("{kib} KiB each: {growth} KiB"));
+        }
+    }
+    assert!(beyond.is_empty(), "more than 16 MiB and a tenth: {beyond:?}");
+}
+
+#[test]
+fn ten_times_the_budget_of_small_objects_stays_within_it() {
+    let house = House::one_core(&["--cache-bytes", "4MiB", "--cache-capacity", "1000000"]);
+    let growth = growth_kib(&house, 1_000, 40_000);
+    assert!(growth <= 4 * 1024 * 11 / 10, "{growth} KiB");
+}
+
+#[test]
+fn readers_of_what_was_evicted_keep_it_no_longer_than_they_read() {
+    let house = House::one_core(&["--cache-bytes", "8MiB"]);
+    let growth = {
+        house
+            .origin
+            .say("large", Saying::new("Cache-Control: max-age=600", noise::body(2, 3 << 20)));
+        house.client().get("/say/large");
+        // Fifty that have begun to read share one body.
+        let stuck: Vec<_> = (0..50)
+            .map(|_| {
+                let address = house.balancer.address();
+                let mut client = crate::support::client::Client::connect_narrow(address, 4_096);
+                client.send(b"GET /say/large HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+                client.response_head("GET").expect("a head");
+                client
+            })
+            .collect();
+        let growth = growth_kib(&house, 64 << 10, 1_280);
+        drop(stuck);
+        growth
+    };
+    // The budget, what fifty slow readers hold together (3 MiB), and their socket buffers' share of ours.
+    assert!(growth <= 8 * 1024 * 11 / 10 + 3 * 1024, "{growth} KiB");
+}
