@@ -3,13 +3,18 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use balancer::balance::{
-    Backend, Balance, Category, Choice, EXCLUDED_MAX, Picker, Score, Slot, Snapshot, Source,
+    Backend, Balance, Category, Choice, EXCLUDED_MAX, Pace, Picker, Score, Slot, Snapshot, Source,
 };
+use balancer::time::Instant;
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+
+const POLICIES: [Balance; 4] =
+    [Balance::Bounded, Balance::P2c, Balance::Latency, Balance::WeightedRandom];
 
 fn backend(slot: u32, score: f64, category: Category, is_resolved: bool) -> Backend {
     let name: Arc<str> = format!("app-{slot}").into();
@@ -47,7 +52,7 @@ fn picker(balance: Balance, snapshot: &Snapshot) -> Picker {
 }
 
 /// `clients` that each wait for their answer before they ask again; `service(slot, rng)` is how long a request
-/// takes. Returns the share of each backend in percent.
+/// takes in µs. Returns the share of each backend in percent.
 fn closed_loop(
     picker: &mut Picker,
     clients: usize,
@@ -56,23 +61,26 @@ fn closed_loop(
     service: impl Fn(usize, &mut SmallRng) -> u64,
 ) -> Vec<f64> {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let mut pending: BinaryHeap<Reverse<(u64, u64, u32)>> = BinaryHeap::new();
+    let mut pending: BinaryHeap<Reverse<(u64, u64, u32, u64)>> = BinaryHeap::new();
     let mut served = vec![0u64; picker.slots()];
     let mut now = 0;
     for number in 0..requests {
         if pending.len() == clients {
-            let Reverse((ends, _, slot)) = pending.pop().unwrap();
+            let Reverse((ends, _, slot, began)) = pending.pop().unwrap();
             now = ends;
+            let took = Duration::from_micros(now - began);
+            picker.answered(Slot(slot), took, Instant::from_ns(now * 1000));
             picker.end(Slot(slot));
+            picker.tick(Instant::from_ns(now * 1000));
         }
         let slot = chosen(picker.pick(|| rng.random(), &[]));
         picker.begin(slot);
         served[slot.index()] += 1;
         let ends = now + service(slot.index(), &mut rng);
-        pending.push(Reverse((ends, number as u64, slot.0)));
+        pending.push(Reverse((ends, number as u64, slot.0, now)));
     }
     assert_eq!(picker.total_in_flight(), pending.len() as u64);
-    pending.drain().for_each(|Reverse((.., slot))| picker.end(Slot(slot)));
+    pending.drain().for_each(|Reverse((_, _, slot, _))| picker.end(Slot(slot)));
     assert_eq!(picker.total_in_flight(), 0);
     served.iter().map(|&n| n as f64 * 100.0 / requests as f64).collect()
 }
@@ -167,18 +175,152 @@ fn a_stuck_backend_holds_no_more_than_its_share() {
 }
 
 #[test]
-fn of_two_busy_ones_the_idler_for_its_score_is_taken() {
-    // Shares of 20, 60 and 20 %, bounds of 15, 44 and 15: the first two are beyond theirs. In flight for its score the
-    // second is the idler of them, in plain numbers the first.
-    let mut picker = picker(Balance::Bounded, &scored(&[20.0, 60.0, 20.0]));
+fn who_is_beyond_its_share_is_left_for_an_idler_one_for_its_score() {
+    let mut picker = picker(Balance::Bounded, &scored(&[20.0, 80.0]));
+    // A bound of 14 for the first. In plain numbers the second is the busier one.
     (0..20).for_each(|_| picker.begin(Slot(0)));
-    (0..45).for_each(|_| picker.begin(Slot(1)));
-    let mut rng = SmallRng::seed_from_u64(1);
-    let mut seen = [0; 3];
-    for _ in 0..1000 {
-        seen[chosen(picker.pick(|| rng.random(), &[])).index()] += 1;
+    (0..40).for_each(|_| picker.begin(Slot(1)));
+    assert_eq!(asked(&picker, 100), BTreeSet::from([1]));
+    (0..100).for_each(|_| picker.begin(Slot(1)));
+    assert_eq!(asked(&picker, 100), BTreeSet::from([0, 1]));
+}
+
+/// Every 10 ms for `ms`, one request to each backend, which takes as long as `answers` says, in ms; 0 is a failure within
+/// a millisecond.
+fn pass_time(picker: &mut Picker, now_ms: &mut u64, ms: u64, answers: &[u64]) {
+    let end = *now_ms + ms;
+    while *now_ms < end {
+        *now_ms += 10;
+        let now = Instant::from_ns(*now_ms * 1_000_000);
+        for (slot, &took) in (0..).map(Slot).zip(answers) {
+            picker.begin(slot);
+            match took {
+                0 => picker.failed(slot, Duration::from_millis(1), now),
+                _ => picker.answered(slot, Duration::from_millis(took), now),
+            }
+            picker.end(slot);
+        }
+        picker.tick(now);
     }
-    assert!(seen[0] == 0 && seen[1] > 100 && seen[2] > 100, "{seen:?}");
+}
+
+fn asked(picker: &Picker, times: usize) -> BTreeSet<u32> {
+    let mut rng = SmallRng::seed_from_u64(5);
+    (0..times).map(|_| chosen(picker.pick(|| rng.random(), &[])).0).collect()
+}
+
+#[test]
+fn who_is_slow_and_busy_is_left_and_who_is_slow_and_idle_is_not() {
+    let everybody = BTreeSet::from([0, 1, 2, 3]);
+    for slow in [40, 0] {
+        let mut picker = picker(Balance::Bounded, &scored(&[50.0, 50.0, 50.0, 50.0]));
+        let mut now = 1000;
+        pass_time(&mut picker, &mut now, 1000, &[slow, 10, 11, 9]);
+        assert_eq!(asked(&picker, 200), everybody);
+        // Within its share: 1.1 · ¼ · 2 + 1.
+        picker.begin(Slot(0));
+        assert_eq!(asked(&picker, 200), BTreeSet::from([1, 2, 3]), "{slow} ms");
+        // The others may have three times as many and are still better off.
+        (1..4).for_each(|slot| picker.begin(Slot(slot)));
+        assert_eq!(asked(&picker, 200), BTreeSet::from([1, 2, 3]), "{slow} ms");
+        (0..12).for_each(|n| picker.begin(Slot(1 + n % 3)));
+        assert_eq!(asked(&picker, 200), everybody, "{slow} ms");
+        (0..12).for_each(|n| picker.end(Slot(1 + n % 3)));
+        // It answers like the others again, or nobody answers at all.
+        let mut silent = picker.clone();
+        pass_time(&mut picker, &mut now.clone(), 3000, &[10, 10, 11, 9]);
+        assert_eq!(asked(&picker, 200), everybody, "{slow} ms");
+        pass_time(&mut silent, &mut now, 3000, &[]);
+        assert_eq!(asked(&silent, 200), everybody, "{slow} ms");
+    }
+}
+
+#[test]
+fn a_few_long_answers_make_nobody_slow() {
+    let mut picker = picker(Balance::Bounded, &scored(&[50.0, 50.0, 50.0, 50.0]));
+    let mut now = 1000;
+    pass_time(&mut picker, &mut now, 500, &[10, 10, 10, 10]);
+    pass_time(&mut picker, &mut now, 60, &[30_000, 10, 10, 10]);
+    pass_time(&mut picker, &mut now, 90, &[10, 10, 10, 10]);
+    picker.begin(Slot(0));
+    assert_eq!(asked(&picker, 200).len(), 4);
+    // All of them long is another matter, and how long does not matter.
+    pass_time(&mut picker, &mut now, 500, &[30_000, 10, 10, 10]);
+    assert_eq!(asked(&picker, 200), BTreeSet::from([1, 2, 3]));
+}
+
+#[test]
+fn what_other_cores_know_of_response_times_counts_like_our_own() {
+    let set = scored(&[50.0, 50.0, 50.0]);
+    let [mut ours, mut theirs] = [0, 1].map(|_| picker(Balance::Bounded, &set));
+    pass_time(&mut theirs, &mut 1000, 1000, &[40, 10, 10]);
+    ours.begin(Slot(0));
+    assert_eq!(asked(&ours, 200).len(), 3);
+    theirs.paces().for_each(|(slot, pace)| ours.hear_pace(slot, Pace::unpack(pace.pack())));
+    ours.tick(Instant::from_ns(2_000_000_000));
+    assert_eq!(asked(&ours, 200).len(), 3, "it is not all that there is to hear");
+    ours.take_paces();
+    ours.tick(Instant::from_ns(2_100_000_000));
+    assert_eq!(asked(&ours, 200), BTreeSet::from([1, 2]));
+    // A slot that is given to somebody else begins anew.
+    let mut without = set.clone();
+    without.backends.remove(0);
+    for picker in [&mut ours, &mut theirs] {
+        picker.apply(&without);
+        picker.apply(&set);
+        assert_eq!(asked(picker, 200).len(), 3);
+    }
+    assert_eq!(theirs.paces().count(), 2);
+    // At rest nothing is known of the others.
+    theirs.paces().for_each(|(slot, pace)| ours.hear_pace(slot, pace));
+    ours.forget_others();
+    assert_eq!(ours.paces().count(), 0);
+}
+
+#[test]
+fn p2c_takes_the_less_loaded_of_two_for_its_score_and_the_first_if_they_are_alike() {
+    let mut picker = picker(Balance::P2c, &scored(&[20.0, 80.0]));
+    picker.begin(Slot(0));
+    (0..3).for_each(|_| picker.begin(Slot(1)));
+    assert_eq!(asked(&picker, 200), BTreeSet::from([1]));
+    picker.begin(Slot(1));
+    assert_eq!(asked(&picker, 200), BTreeSet::from([0, 1]));
+    picker.begin(Slot(1));
+    assert_eq!(asked(&picker, 200), BTreeSet::from([0]));
+}
+
+#[test]
+fn latency_weighs_the_wait_notices_at_once_and_tries_the_starved_again() {
+    let mut picker = picker(Balance::Latency, &scored(&[50.0, 50.0]));
+    let mut now = 1000;
+    pass_time(&mut picker, &mut now, 1000, &[10, 10]);
+    assert_eq!(asked(&picker, 200).len(), 2);
+    // One long answer is enough, and four requests in flight elsewhere make up for it.
+    pass_time(&mut picker, &mut now, 10, &[40, 10]);
+    assert_eq!(asked(&picker, 200), BTreeSet::from([1]));
+    (0..4).for_each(|_| picker.begin(Slot(1)));
+    assert_eq!(asked(&picker, 200), BTreeSet::from([0]));
+    (0..4).for_each(|_| picker.end(Slot(1)));
+    // While it gets nothing its estimate approaches what is typical.
+    let mut is_asked_after = |ms| {
+        for _ in 0..ms / 10 {
+            now += 10;
+            let at = Instant::from_ns(now * 1_000_000);
+            picker.begin(Slot(1));
+            picker.answered(Slot(1), Duration::from_millis(10), at);
+            picker.tick(at);
+            picker.end(Slot(1));
+        }
+        picker.begin(Slot(1));
+        let is_asked = asked(&picker, 200).contains(&0);
+        picker.end(Slot(1));
+        is_asked
+    };
+    assert!(!is_asked_after(1000));
+    assert!(is_asked_after(20_000));
+    // A failure counts as slow, however fast it was.
+    pass_time(&mut picker, &mut now, 10, &[0, 10]);
+    assert_eq!(asked(&picker, 200), BTreeSet::from([1]));
 }
 
 #[test]
@@ -254,34 +396,41 @@ fn the_load_of_other_cores_counts_like_our_own() {
     let mut is_asked = |picker: &Picker, slot| {
         (0..1000).any(|_| picker.pick(|| rng.random(), &[]) == Choice::Backend(Slot(slot)))
     };
-    picker.add_others(Slot(1), 3);
-    picker.add_others(Slot(1), 4);
-    picker.add_others(Slot(9), 4);
+    picker.hear_load(Slot(1), 3);
+    picker.hear_load(Slot(1), 4);
+    picker.hear_load(Slot(9), 4);
+    assert!((0..3).all(|slot| is_asked(&picker, slot)), "it is not all that there is to hear");
+    picker.take_loads();
     assert!(is_asked(&picker, 0) && !is_asked(&picker, 1) && is_asked(&picker, 2));
     // All are alike, whoever sent it.
-    picker.add_others(Slot(0), 7);
+    picker.hear_load(Slot(0), 7);
+    picker.hear_load(Slot(1), 7);
+    picker.take_loads();
     (0..7).for_each(|_| picker.begin(Slot(2)));
     assert!((0..3).all(|slot| is_asked(&picker, slot)));
     picker.forget_others();
     assert!(is_asked(&picker, 0) && is_asked(&picker, 1) && !is_asked(&picker, 2));
-    assert_eq!(picker.figures().collect::<Vec<_>>(), [(Slot(2), 7)]);
+    assert_eq!(picker.loads().collect::<Vec<_>>(), [(Slot(2), 7)]);
     (0..7).for_each(|_| picker.end(Slot(2)));
-    assert_eq!(picker.figures().count(), 0);
+    assert_eq!(picker.loads().count(), 0);
 }
 
 #[test]
 fn a_slot_given_to_somebody_else_begins_without_load() {
     let both = scored(&[50.0, 50.0]);
     let mut picker = picker(Balance::Bounded, &both);
-    picker.add_others(Slot(0), u32::MAX);
-    picker.add_others(Slot(0), u32::MAX);
+    picker.hear_load(Slot(0), u32::MAX);
+    picker.hear_load(Slot(0), u32::MAX);
+    picker.take_loads();
+    picker.hear_load(Slot(0), 1);
     picker.begin(Slot(0));
     let mut without = both.clone();
     without.backends.remove(0);
     picker.apply(&without);
     picker.end(Slot(0));
-    picker.add_others(Slot(0), 5);
+    picker.hear_load(Slot(0), 5);
     picker.apply(&both);
+    picker.take_loads();
     let mut rng = SmallRng::seed_from_u64(4);
     assert!((0..1000).any(|_| picker.pick(|| rng.random(), &[]) == Choice::Backend(Slot(0))));
 }
@@ -290,7 +439,8 @@ fn a_slot_given_to_somebody_else_begins_without_load() {
 fn a_limit_counts_what_this_core_sent() {
     let mut picker = Picker::new(Balance::Bounded, Some(1));
     picker.apply(&scored(&[50.0]));
-    picker.add_others(Slot(0), 10);
+    picker.hear_load(Slot(0), 10);
+    picker.take_loads();
     assert_eq!(picker.pick(|| 0, &[]), Choice::Backend(Slot(0)));
     picker.begin(Slot(0));
     assert_eq!(picker.pick(|| 0, &[]), Choice::Busy);
@@ -307,7 +457,7 @@ fn any_backend() -> impl Strategy<Value = (f64, Category, bool, u32)> {
 #[test]
 fn a_limit_is_kept_and_moves_work_to_who_has_room() {
     let mut rng = SmallRng::seed_from_u64(8);
-    for balance in [Balance::Bounded, Balance::WeightedRandom] {
+    for balance in POLICIES {
         let mut picker = Picker::new(balance, Some(4));
         picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0]));
         for _ in 0..12 {
@@ -330,8 +480,8 @@ proptest! {
     fn a_pick_is_eligible_and_new_whenever_one_is(
         set in prop::collection::vec(any_backend(), 0..12),
         excluded in prop::collection::vec(0u32..14, 0..=EXCLUDED_MAX),
-        draws in prop::collection::vec(any::<u64>(), 2),
-        balance in prop_oneof![Just(Balance::Bounded), Just(Balance::WeightedRandom)],
+        draws in prop::collection::vec(any::<u64>(), 5),
+        balance in prop::sample::select(POLICIES.to_vec()),
     ) {
         let backends: Vec<Backend> = set
             .iter()

@@ -8,7 +8,7 @@
 //! M. D. Vose, "A linear algorithm for generating random numbers with a given distribution", IEEE TSE 17(9), 1991.
 
 /// Rows that a draw picks from, each in proportion to its weight.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct AliasTable {
     columns: Vec<Column>,
     /// `sums[i]` is the weight of rows 0 to i together.
@@ -140,6 +140,11 @@ impl LeftOut {
         self.rows.copy_within(at..self.len, at + 1);
         self.rows[at] = row;
         self.len += 1;
+    }
+
+    /// Whether this row is.
+    pub(super) fn contains(&self, row: u32) -> bool {
+        self.rows().contains(&row)
     }
 
     /// Whether nobody is left out.

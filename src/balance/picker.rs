@@ -1,23 +1,37 @@
 //! The pick: which backend gets this request. One per core, never locked, never allocating per pick.
 //!
-//! `bounded` draws a candidate in proportion to the scores and keeps it while its requests in flight are within its
-//! fair share, `load ≤ (1 + ε) · score ÷ Σscore · (L + 1) + 1` with ε = 0.1; otherwise it draws a second one and
-//! takes whichever has fewer in flight for its score. Below saturation the bound hardly ever speaks, so shares follow
-//! the scores at any concurrency; above it, work moves to who has room. `weighted-random` is the first draw alone.
+//! `bounded` draws a candidate in proportion to the scores and keeps it unless one of two things speaks against it: its
+//! requests in flight are beyond its fair share, `load ≤ (1 + ε) · score ÷ Σscore · (L + 1) + 1` with ε = 0.1; or it takes
+//! twice as long to answer as is typical of the set. Then four others are drawn evenly, and whoever is better off even
+//! with this request gets it: in flight for its score if the share was the reason, in flight times response time if it
+//! is slow. Below saturation neither speaks up often, so shares follow the scores at any concurrency; above it work moves
+//! to who has room, however small its score: a score tells of seconds ago, and that of a busy backend is next to nothing.
+//!
+//! | policy | candidate | instead |
+//! |---|---|---|
+//! | `bounded` | by score | four drawn evenly, when it is beyond its share or slow |
+//! | `p2c` | by score | one more by score, if it has fewer in flight for its score |
+//! | `latency` | by score | one more by score, if (in flight + 1) × response time is less |
+//! | `weighted-random` | by score | nobody |
 //!
 //! Backends stand in two tiers: those with a positive score, and those with a score of 0, which are asked only when
 //! nobody of the first is available and share equally. Draining and unresolved backends stand in neither, nor does
 //! whoever was said to be unavailable.
 //!
 //! Load is what this core has in flight, exactly, and what the other cores said they have. Only this core's own counts
-//! against the limit.
+//! against the limit. Response times are taken from all cores, too, for `bounded`; those of `latency` are its own.
 //!
 //! Invariants: a seat's own figure is the number of [`Picker::begin`] without their [`Picker::end`] and survives every
 //! [`Picker::apply`]; a row's load is that of its seat, a tier's load is the sum over its rows; nobody outside the set
-//! has a load from other cores, so that a slot given to somebody else begins without.
+//! has a load from other cores or a pace, so that a slot given to somebody else begins without.
 
-use super::alias::{AliasTable, LEFT_OUT_MAX, LeftOut};
-use super::{Balance, Slot, Snapshot};
+use std::time::Duration;
+
+use super::alias::{LEFT_OUT_MAX, LeftOut};
+use super::pace::{keep_over, log_of, lower_median};
+use super::tier::{Row, TYPICAL, Tier};
+use super::{Balance, Pace, Slot, Snapshot};
+use crate::time::Instant;
 
 /// What a pick came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +45,7 @@ pub enum Choice {
 }
 
 /// One core's choice of backends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Picker {
     balance: Balance,
     /// Requests one backend may have in flight from this core.
@@ -42,6 +56,13 @@ pub struct Picker {
     tiers: [Tier; 2],
     /// Of this core.
     in_flight: u64,
+    /// Seats of which anything is known that changes with time, each once.
+    active: Vec<Slot>,
+    /// log₂ of the response time in ns that is typical of the set, once anybody has answered.
+    typical: Option<f32>,
+    judged_at: Instant,
+    /// For the median; empty between its uses.
+    means: Vec<f32>,
 }
 
 /// What is known of one slot.
@@ -49,11 +70,20 @@ pub struct Picker {
 struct Seat {
     /// Of this core.
     in_flight: u32,
-    /// Of the other cores, as last heard.
+    /// Of the other cores, and what they have said so far of the next figure.
     others: u32,
+    others_next: u32,
+    pace: Pace,
+    others_pace: Pace,
+    others_pace_next: Pace,
+    /// For `latency`: log₂ of the response time in ns, and when it was noted.
+    peak: Option<f32>,
+    noted_at: Instant,
+    place: Option<Place>,
     /// Gets no request although it may be listed.
     is_out: bool,
-    place: Option<Place>,
+    is_listed: bool,
+    is_active: bool,
 }
 
 /// Where a slot stands in the tables; nowhere when it must get no new request.
@@ -63,69 +93,68 @@ struct Place {
     row: u32,
 }
 
-/// Backends that are asked with the same urgency.
-#[derive(Debug, Default)]
-struct Tier {
-    table: AliasTable,
-    rows: Vec<Row>,
-    /// Requests in flight to the rows together.
-    load: u64,
-    /// Rows that are at the limit.
-    full: usize,
-}
-
-/// A backend as a pick looks at it.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    load: u64,
-    slot: Slot,
-    weight: u32,
-}
-
 impl Picker {
     /// A picker that knows nobody. `limit` is how many requests a backend may have in flight from this core, at least 1.
     pub fn new(balance: Balance, limit: Option<u32>) -> Self {
-        let limit = limit.map_or(u32::MAX, |limit| limit.max(1));
-        Self { balance, limit, seats: Vec::new(), tiers: Default::default(), in_flight: 0 }
+        Self {
+            balance,
+            limit: limit.map_or(u32::MAX, |limit| limit.max(1)),
+            seats: Vec::new(),
+            tiers: Default::default(),
+            in_flight: 0,
+            active: Vec::new(),
+            typical: None,
+            judged_at: Instant::default(),
+            means: Vec::new(),
+        }
     }
 
     /// Takes over a new set. What is in flight stays in its slot, whoever is still listed. Linear in the set,
     /// without allocation unless the set grew.
     pub fn apply(&mut self, snapshot: &Snapshot) {
         let slots = snapshot.backends.iter().map(|b| b.slot.index() + 1).max().unwrap_or(0);
-        if self.seats.len() < slots.max(snapshot.slots) {
-            self.seats.resize(slots.max(snapshot.slots), Seat::default());
+        self.make_room(slots.max(snapshot.slots));
+        for seat in &mut self.seats {
+            (seat.place, seat.is_listed) = (None, false);
         }
-        self.seats.iter_mut().for_each(|seat| seat.place = None);
         self.tiers.iter_mut().for_each(Tier::clear);
-        for backend in snapshot.backends.iter().filter(|b| b.is_eligible()) {
-            if self.seats[backend.slot.index()].is_out {
+        for backend in &snapshot.backends {
+            let seat = &mut self.seats[backend.slot.index()];
+            debug_assert!(!seat.is_listed, "a slot stands twice in a snapshot");
+            seat.is_listed = true;
+            if seat.is_out || !backend.is_eligible() {
                 continue;
             }
             let weight = backend.score.weight();
             let (tier, weight) = if weight > 0 { (0, weight) } else { (1, 1) };
-            let seat = &mut self.seats[backend.slot.index()];
-            debug_assert_eq!(seat.place, None, "a slot stands twice in a snapshot");
-            let row = self.tiers[tier].push(Row { load: seat.load(), slot: backend.slot, weight });
+            let (load, slot) = (seat.load(), backend.slot);
+            let row = Row { load, slot, weight, cost: TYPICAL, is_slow: false };
+            let row = self.tiers[tier].push(row);
             seat.place = Some(Place { tier: tier as u8, row });
             self.tiers[tier].full += usize::from(seat.in_flight >= self.limit);
         }
-        self.seats.iter_mut().filter(|seat| seat.place.is_none()).for_each(|seat| seat.others = 0);
+        for seat in self.seats.iter_mut().filter(|seat| seat.place.is_none()) {
+            (seat.others, seat.others_next) = (0, 0);
+            (seat.others_pace, seat.others_pace_next) = Default::default();
+            if !seat.is_listed {
+                (seat.pace, seat.peak) = Default::default();
+            }
+        }
         self.tiers.iter_mut().for_each(Tier::rebuild);
+        self.judge();
         self.check_invariants();
     }
 
     /// From the next [`apply`](Self::apply) on, that of the same snapshot if need be, `slot` gets requests or gets none. It
     /// gets them until said otherwise.
     pub fn set_available(&mut self, slot: Slot, is_available: bool) {
-        if self.seats.len() <= slot.index() {
-            self.seats.resize(slot.index() + 1, Seat::default());
-        }
+        self.make_room(slot.index() + 1);
         self.seats[slot.index()].is_out = !is_available;
     }
 
     /// Chooses a backend for a request that already tried `exclude` (at most [`EXCLUDED_MAX`]). `draw` yields uniform
-    /// random numbers and is called once or twice. The caller says [`begin`](Self::begin) when the request goes there.
+    /// random numbers and is called once as a rule, five times at most. The caller says [`begin`](Self::begin) when the
+    /// request goes there.
     pub fn pick(&self, mut draw: impl FnMut() -> u64, exclude: &[Slot]) -> Choice {
         debug_assert!(
             exclude.len() <= EXCLUDED_MAX,
@@ -165,6 +194,7 @@ impl Picker {
 
     /// A request went to `slot`.
     pub fn begin(&mut self, slot: Slot) {
+        self.activate(slot);
         let seat = &mut self.seats[slot.index()];
         seat.in_flight += 1;
         self.in_flight += 1;
@@ -191,26 +221,83 @@ impl Picker {
         }
     }
 
-    /// Forgets what the other cores have in flight.
-    pub fn forget_others(&mut self) {
-        for seat in self.seats.iter_mut().filter(|seat| seat.others > 0) {
-            let Some(place) = seat.place else { continue };
-            let others = u64::from(std::mem::take(&mut seat.others));
-            let tier = &mut self.tiers[usize::from(place.tier)];
-            tier.rows[place.row as usize].load -= others;
-            tier.load -= others;
+    /// A request in flight to `slot` was answered after `took`.
+    pub fn answered(&mut self, slot: Slot, took: Duration, now: Instant) {
+        self.note(slot, log_of(took), now);
+    }
+
+    /// A request in flight to `slot` failed after `took`: counts as slow, however fast it was.
+    pub fn failed(&mut self, slot: Slot, took: Duration, now: Instant) {
+        let log = log_of(took);
+        self.note(slot, log.max(self.typical.unwrap_or(log)) + OUTLIER, now);
+    }
+
+    /// Every tick: what is known fades, and who is slow is judged anew.
+    pub fn tick(&mut self, now: Instant) {
+        let since = now.since(self.judged_at);
+        if since < JUDGE_INTERVAL {
+            return;
+        }
+        self.judged_at = now;
+        let keep = keep_over(since, PACE_MEMORY);
+        let keep_peak = keep_over(since, STARVED_MEMORY);
+        for slot in &self.active {
+            let seat = &mut self.seats[slot.index()];
+            seat.pace.fade(keep);
+            if let (Some(peak), Some(typical)) = (&mut seat.peak, self.typical) {
+                *peak = typical + (*peak - typical) * keep_peak;
+            }
+        }
+        self.judge();
+    }
+
+    /// Another core has `n` requests in flight to `slot`; several cores add up.
+    pub fn hear_load(&mut self, slot: Slot, n: u32) {
+        if self.seats.get(slot.index()).is_some_and(|seat| seat.place.is_some()) {
+            self.activate(slot);
+            let next = &mut self.seats[slot.index()].others_next;
+            *next = next.saturating_add(n);
         }
     }
 
-    /// Another core has `n` requests in flight to `slot`; adds to what was said of it by cores before.
-    pub fn add_others(&mut self, slot: Slot, n: u32) {
-        let Some(seat) = self.seats.get_mut(slot.index()) else { return };
-        let Some(place) = seat.place else { return };
-        let n = n.min(u32::MAX - seat.others);
-        seat.others += n;
-        let tier = &mut self.tiers[usize::from(place.tier)];
-        tier.rows[place.row as usize].load += u64::from(n);
-        tier.load += u64::from(n);
+    /// That was all: what was heard since the last time is what the other cores have in flight.
+    pub fn take_loads(&mut self) {
+        for slot in &self.active {
+            let seat = &mut self.seats[slot.index()];
+            let Some(place) = seat.place else { continue };
+            let before = seat.load();
+            seat.others = std::mem::take(&mut seat.others_next);
+            let tier = &mut self.tiers[usize::from(place.tier)];
+            tier.rows[place.row as usize].load = seat.load();
+            tier.load = tier.load - before + seat.load();
+        }
+    }
+
+    /// Another core knows this of the response times of `slot`; several cores add up.
+    pub fn hear_pace(&mut self, slot: Slot, pace: Pace) {
+        if self.seats.get(slot.index()).is_some_and(|seat| seat.place.is_some()) {
+            self.activate(slot);
+            self.seats[slot.index()].others_pace_next.add(pace);
+        }
+    }
+
+    /// That was all: what was heard since the last time is what the other cores know of response times.
+    pub fn take_paces(&mut self) {
+        for slot in &self.active {
+            let seat = &mut self.seats[slot.index()];
+            seat.others_pace = std::mem::take(&mut seat.others_pace_next);
+        }
+    }
+
+    /// Knows nothing of other cores any more.
+    pub fn forget_others(&mut self) {
+        for slot in &self.active {
+            let seat = &mut self.seats[slot.index()];
+            seat.others_next = 0;
+            seat.others_pace_next = Pace::default();
+        }
+        self.take_loads();
+        self.take_paces();
     }
 
     /// Requests of this core in flight to `slot`; 0 for one never heard of.
@@ -219,9 +306,15 @@ impl Picker {
     }
 
     /// The slots this core has requests in flight to, and how many.
-    pub fn figures(&self) -> impl Iterator<Item = (Slot, u32)> {
-        let seats = (0..).map(Slot).zip(&self.seats);
-        seats.filter(|(_, seat)| seat.in_flight > 0).map(|(slot, seat)| (slot, seat.in_flight))
+    pub fn loads(&self) -> impl Iterator<Item = (Slot, u32)> {
+        let seats = self.active.iter().map(|&slot| (slot, self.seats[slot.index()].in_flight));
+        seats.filter(|(_, n)| *n > 0)
+    }
+
+    /// The slots whose response times this core knows, and what it knows.
+    pub fn paces(&self) -> impl Iterator<Item = (Slot, Pace)> {
+        let seats = self.active.iter().map(|&slot| (slot, self.seats[slot.index()].pace));
+        seats.filter(|(_, pace)| pace.is_known())
     }
 
     /// Requests of this core in flight to anybody, draining backends included.
@@ -236,41 +329,36 @@ impl Picker {
 
     /// How many backends may get a new request. At 0 every pick is `None`.
     pub fn eligible(&self) -> usize {
-        self.tiers.iter().map(|tier| tier.table.len()).sum()
+        self.tiers.iter().map(|tier| tier.rows.len()).sum()
     }
 
     fn pick_in(&self, number: usize, draw: &mut impl FnMut() -> u64, exclude: &[Slot]) -> Choice {
         let tier = &self.tiers[number];
-        let table = &tier.table;
-        let mut left_out = self.left_out(number, exclude);
+        let left_out = self.left_out(number, exclude);
         let first = if left_out.is_empty() {
-            table.draw(draw())
+            tier.table.draw(draw())
         } else {
-            table.draw_without(draw(), left_out)
+            tier.table.draw_without(draw(), left_out)
         };
         let Some(first) = first else { return Choice::Nobody };
         if tier.full == tier.rows.len() {
             return Choice::Busy;
         }
+        let may_take = |row| !left_out.contains(row) && self.has_room(tier.row(row).slot);
         let row = match self.balance {
+            Balance::Bounded => tier.bounded(first, draw, may_take),
+            Balance::P2c => tier.less_loaded(first, draw, left_out),
+            Balance::Latency => tier.sooner(first, draw, left_out),
             Balance::WeightedRandom => first,
-            Balance::Bounded if tier.is_within_share(first) => first,
-            Balance::Bounded => {
-                left_out.insert(first);
-                match table.draw_without(draw(), left_out) {
-                    Some(second) if tier.is_idler(second, first) => second,
-                    _ => first,
-                }
-            }
         };
-        let slot = tier.rows[row as usize].slot;
+        let slot = tier.row(row).slot;
         if self.has_room(slot) { Choice::Backend(slot) } else { self.idlest(tier, exclude) }
     }
 
     /// The backend with the fewest in flight for its weight among those with room: a walk over all of them, taken only
     /// when the draw fell on a full one.
     fn idlest(&self, tier: &Tier, exclude: &[Slot]) -> Choice {
-        let slot = |row: u32| tier.rows[row as usize].slot;
+        let slot = |row: u32| tier.row(row).slot;
         (0..tier.rows.len() as u32)
             .filter(|&row| self.has_room(slot(row)) && !exclude.contains(&slot(row)))
             .reduce(|best, row| if tier.is_idler(row, best) { row } else { best })
@@ -281,16 +369,85 @@ impl Picker {
         self.seats[slot.index()].in_flight < self.limit
     }
 
-    /// The rows of `tier` that belong to `exclude`.
-    fn left_out(&self, tier: usize, exclude: &[Slot]) -> LeftOut {
+    /// The rows of tier `number` that belong to `exclude`.
+    fn left_out(&self, number: usize, exclude: &[Slot]) -> LeftOut {
         let mut left_out = LeftOut::nobody();
         for slot in exclude.iter().take(EXCLUDED_MAX) {
             match self.seats.get(slot.index()).and_then(|seat| seat.place) {
-                Some(place) if usize::from(place.tier) == tier => left_out.insert(place.row),
+                Some(place) if usize::from(place.tier) == number => left_out.insert(place.row),
                 _ => {}
             }
         }
         left_out
+    }
+
+    fn note(&mut self, slot: Slot, log: f32, now: Instant) {
+        let Some(seat) = self.seats.get_mut(slot.index()).filter(|seat| seat.is_listed) else {
+            return;
+        };
+        debug_assert!(seat.is_active, "whoever answers was asked");
+        match self.balance {
+            Balance::WeightedRandom | Balance::P2c => {}
+            Balance::Bounded => {
+                let typical = self.typical.unwrap_or(log);
+                seat.pace.note(log.clamp(typical - OUTLIER, typical + OUTLIER));
+            }
+            Balance::Latency => {
+                let keep = keep_over(now.since(seat.noted_at), PEAK_MEMORY);
+                let peak = seat.peak.filter(|peak| log < *peak);
+                seat.peak = Some(peak.map_or(log, |peak| log + (peak - log) * keep));
+                seat.noted_at = now;
+                self.price(slot);
+            }
+        }
+    }
+
+    /// Who is how slow, next to what is typical.
+    fn judge(&mut self) {
+        self.means.clear();
+        let seats = self.active.iter().map(|slot| &self.seats[slot.index()]);
+        self.means.extend(seats.filter(|s| s.place.is_some()).filter_map(Seat::mean));
+        self.typical = lower_median(&mut self.means).or(self.typical);
+        for at in 0..self.active.len() {
+            self.price(self.active[at]);
+        }
+        let seats = &mut self.seats;
+        self.active.retain(|slot| {
+            let seat = &mut seats[slot.index()];
+            seat.is_active = seat.is_worth_keeping();
+            seat.is_active
+        });
+    }
+
+    /// What a request in flight to `slot` stands for.
+    fn price(&mut self, slot: Slot) {
+        let seat = &self.seats[slot.index()];
+        let (Some(typical), Some(place)) = (self.typical, seat.place) else { return };
+        let log = match seat.peak {
+            Some(peak) => peak,
+            None => seat.known_pace().cautious_mean(typical),
+        };
+        let ratio = (log - typical).clamp(-RATIO_MAX, RATIO_MAX).exp2();
+        let row = &mut self.tiers[usize::from(place.tier)].rows[place.row as usize];
+        row.is_slow = ratio > SLOW;
+        row.cost = (ratio * TYPICAL as f32) as u32;
+    }
+
+    fn activate(&mut self, slot: Slot) {
+        let seat = &mut self.seats[slot.index()];
+        if !seat.is_active {
+            seat.is_active = true;
+            self.active.push(slot);
+        }
+    }
+
+    fn make_room(&mut self, slots: usize) {
+        if self.seats.len() < slots {
+            self.seats.resize(slots, Seat::default());
+            // No request and no tick makes them grow.
+            self.active.reserve(slots - self.active.len());
+            self.means.reserve(slots);
+        }
     }
 
     fn check_invariants(&self) {
@@ -298,6 +455,9 @@ impl Picker {
             let own = self.seats.iter().map(|seat| u64::from(seat.in_flight));
             assert_eq!(self.in_flight, own.sum::<u64>());
             assert!(self.seats.iter().all(|seat| seat.place.is_some() || seat.others == 0));
+            assert!(self.seats.iter().all(|seat| seat.is_active || !seat.is_worth_keeping()));
+            let active = self.seats.iter().filter(|seat| seat.is_active);
+            assert_eq!(self.active.len(), active.count());
             for (number, tier) in self.tiers.iter().enumerate() {
                 assert_eq!(tier.load, tier.rows.iter().map(|row| row.load).sum::<u64>());
                 assert_eq!(tier.table.len(), tier.rows.len());
@@ -317,38 +477,25 @@ impl Seat {
     fn load(&self) -> u64 {
         u64::from(self.in_flight) + u64::from(self.others)
     }
-}
 
-impl Tier {
-    fn clear(&mut self) {
-        self.rows.clear();
-        self.load = 0;
-        self.full = 0;
+    fn known_pace(&self) -> Pace {
+        let mut pace = self.pace;
+        pace.add(self.others_pace);
+        pace
     }
 
-    fn push(&mut self, row: Row) -> u32 {
-        self.rows.push(row);
-        self.load += row.load;
-        self.rows.len() as u32 - 1
+    /// Its part in what is typical.
+    fn mean(&self) -> Option<f32> {
+        self.peak.or_else(|| self.known_pace().mean())
     }
 
-    fn rebuild(&mut self) {
-        self.table.rebuild(self.rows.iter().map(|row| row.weight));
-    }
-
-    /// `load ≤ (1 + ε) · weight ÷ total · (L + 1) + 1`, multiplied out.
-    fn is_within_share(&self, row: u32) -> bool {
-        let Row { load, weight, .. } = self.rows[row as usize];
-        let excess = u128::from(load.saturating_sub(SLACK));
-        let fair = u128::from(weight) * u128::from(self.load + 1);
-        excess * u128::from(self.table.total()) * SHARE_DENOMINATOR <= fair * SHARE_NUMERATOR
-    }
-
-    /// Whether row `a` has strictly fewer in flight for its weight than row `b`.
-    fn is_idler(&self, a: u32, b: u32) -> bool {
-        let (a, b) = (&self.rows[a as usize], &self.rows[b as usize]);
-        let weighed = |load: u64, weight: u32| u128::from(load) * u128::from(weight);
-        weighed(a.load, b.weight) < weighed(b.load, a.weight)
+    fn is_worth_keeping(&self) -> bool {
+        self.in_flight > 0
+            || self.others > 0
+            || self.others_next > 0
+            || self.peak.is_some()
+            || self.known_pace().is_known()
+            || self.others_pace_next != Pace::default()
     }
 }
 
@@ -356,9 +503,17 @@ impl Tier {
 pub const EXCLUDED_MAX: usize = 9;
 const _: () = assert!(EXCLUDED_MAX < LEFT_OUT_MAX);
 
-/// 1 + ε = 11 ÷ 10: by simulation of 20 backends, ε = 0 deviates from the scores by
-/// 2.9 points, 0.25 costs a quarter of the tail.
-const SHARE_NUMERATOR: u128 = 11;
-const SHARE_DENOMINATOR: u128 = 10;
-/// Requests beyond the fair share that are always borne. ½ deviates from the scores by 2.7 points, 1 by 1.4.
-const SLACK: u64 = 1;
+/// How often it is judged who is slow.
+const JUDGE_INTERVAL: Duration = Duration::from_millis(50);
+/// A backend that takes so many times as long as is typical is slow. With 1.5 the noise of heavy-tailed response times
+/// shows in the shares, with 3 the tail grows by a third (`benches/balancing`).
+const SLOW: f32 = 2.0;
+/// Answers older than this have lost two thirds of their weight.
+const PACE_MEMORY: Duration = Duration::from_millis(500);
+/// The same of an estimate of `latency`, by its next answers; and towards what is typical, when there are none.
+const PEAK_MEMORY: Duration = Duration::from_secs(2);
+const STARVED_MEMORY: Duration = Duration::from_secs(5);
+/// log₂ of how far from what is typical an answer counts: a longer one counts like this, a failure no less.
+const OUTLIER: f32 = 3.0;
+/// log₂ of how far from it a backend is taken to be.
+const RATIO_MAX: f32 = 12.0;

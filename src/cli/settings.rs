@@ -221,9 +221,9 @@ pub const BALANCE: Setting = Setting {
     value: "POLICY",
     env: "BALANCER_BALANCE",
     default: "bounded",
-    help: "How a backend is picked: bounded or weighted-random",
+    help: "How a backend is picked: bounded, p2c, latency or weighted-random",
     noun: "a policy",
-    want: "bounded or weighted-random, for example bounded",
+    want: "bounded, p2c, latency or weighted-random, for example bounded",
     group: "Backends",
     ..BLANK
 };

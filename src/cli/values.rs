@@ -112,6 +112,8 @@ pub(super) fn cores(text: &str) -> Result<CoreChoice, Wrong> {
 pub(super) fn balance(text: &str) -> Result<Balance, Wrong> {
     match text {
         "bounded" => Ok(Balance::Bounded),
+        "p2c" => Ok(Balance::P2c),
+        "latency" => Ok(Balance::Latency),
         "weighted-random" => Ok(Balance::WeightedRandom),
         _ => Err(Wrong::NotOne),
     }

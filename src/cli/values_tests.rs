@@ -215,7 +215,9 @@ fn words() {
     }
     assert_eq!(balance("bounded"), Ok(Balance::Bounded));
     assert_eq!(balance("weighted-random"), Ok(Balance::WeightedRandom));
-    assert_eq!(balance("p2c"), Err(NotOne));
+    assert_eq!(balance("p2c"), Ok(Balance::P2c));
+    assert_eq!(balance("latency"), Ok(Balance::Latency));
+    assert_eq!(balance("random"), Err(NotOne));
     for text in ["info", "WARN", "off", "warn,balancer=debug", "balancer::control=trace"] {
         assert_eq!(log_filter(text), Ok(text.to_owned()));
     }

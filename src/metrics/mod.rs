@@ -5,7 +5,7 @@
 
 pub mod codes;
 pub mod histogram;
-mod in_flight;
+mod list;
 pub mod slots;
 pub mod text;
 
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use codes::{CODES, Codes};
 use histogram::{Histogram, Reading, Shared};
-use in_flight::InFlight;
+use list::List;
 use slots::{SharedSlots, SlotReading, Slots};
 
 /// Everything a worker counts. One row each in [`METRICS`].
@@ -351,7 +351,8 @@ pub struct Published {
     refusals: [AtomicU64; REFUSALS_MAX],
     faults: [AtomicU64; FAULTS.len()],
     slots: SharedSlots,
-    in_flight: InFlight,
+    in_flight: List,
+    paces: List,
 }
 
 impl Published {
@@ -374,7 +375,8 @@ impl Published {
             refusals: [const { AtomicU64::new(0) }; REFUSALS_MAX],
             faults: [const { AtomicU64::new(0) }; FAULTS.len()],
             slots: SharedSlots::new(slots),
-            in_flight: InFlight::new(slots),
+            in_flight: List::new(slots),
+            paces: List::new(slots),
         }
     }
 
@@ -448,6 +450,12 @@ impl Published {
     /// Replaces the requests in flight: slots that have any, none twice, and how many. Called by the owning core only.
     pub fn store_in_flight(&self, figures: impl Iterator<Item = (u32, u32)>) {
         self.in_flight.store(figures);
+    }
+
+    /// Replaces what is known of response times: slots of which anything is, none twice, each with what the
+    /// picker packed. Called by the owning core only.
+    pub fn store_paces(&self, figures: impl Iterator<Item = (u32, u32)>) {
+        self.paces.store(figures);
     }
 
     /// Says that from here on this core applies the snapshot of `epoch`, after its in-flight figures were stored
@@ -533,5 +541,10 @@ impl Published {
     /// was at that tick just then: some figures may be older than others, a slot may be missing or come twice.
     pub fn read_in_flight(&self, each: impl FnMut(u32, u32)) -> bool {
         self.in_flight.read(each)
+    }
+
+    /// The same of what was known of response times.
+    pub fn read_paces(&self, each: impl FnMut(u32, u32)) -> bool {
+        self.paces.read(each)
     }
 }

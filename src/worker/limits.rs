@@ -25,6 +25,7 @@ pub const LIMITS: &[Limit] = &[
     Limit::count("retries a second that need no budget", RETRIES_PER_SECOND_MIN as usize),
     Limit::time("holding back from a silent backend", health::HOLD_MAX),
     Limit::count("interim responses to a request", talk::INTERIMS_MAX as usize),
+    Limit::count("entries of other cores' lists read in a tick", tick::ENTRIES_PER_TICK),
     Limit::time("between two ticks with work", shard::TICK),
     Limit::time("between two ticks without", tick::IDLE_TICK),
 ];

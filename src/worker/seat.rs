@@ -1,7 +1,9 @@
-//! A request in flight to a backend, for as long as it is one, and what that says of the backend's health.
+//! A request in flight to a backend, for as long as it is one, and what that says of the backend's health and pace.
 //!
-//! Whoever meets something says so here: [`Seat::heard`] when the head of an answer has come, [`Seat::failed`] when a try
-//! has failed. What ended otherwise is taken for a whole answer if its head had come, and says nothing if not.
+//! Whoever meets something says so here: [`Seat::sent`] when all of the request has left us, [`Seat::heard`] when the head
+//! of an answer has come, [`Seat::failed`] when a try has failed. What ended otherwise is taken for a whole answer if its
+//! head had come, and says nothing if not. How long the backend took is the time from the one to the other: what the
+//! client took to send its body is not the backend's doing.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,6 +27,7 @@ pub(super) struct Seat<I: Io> {
     /// Whether it was the only one sent to a backend that is out otherwise.
     is_sole: bool,
     has_been_heard: Cell<bool>,
+    sent_at: Cell<Option<Instant>>,
 }
 
 impl<I: Io> Seat<I> {
@@ -45,6 +48,7 @@ impl<I: Io> Seat<I> {
             trial: Cell::new(trial),
             is_sole: noted.has_changed,
             has_been_heard: Cell::new(false),
+            sent_at: Cell::new(None),
         }
     }
 
@@ -60,10 +64,18 @@ impl<I: Io> Seat<I> {
         if self.is_sole && is_repeatable { whole / 2 } else { whole }
     }
 
+    /// All of the request has left us.
+    pub(super) fn sent(&self) {
+        self.sent_at.set(Some(self.shard.now()));
+    }
+
     /// The head of an answer has come.
     pub(super) fn heard(&self) {
         self.has_been_heard.set(true);
         let now = self.shard.now();
+        if let Some(sent_at) = self.sent_at.take() {
+            self.shard.picker.borrow_mut().answered(self.slot, now.since(sent_at), now);
+        }
         let has_changed = self.shard.health.heard(self.slot, self.trial.get(), now);
         self.shard.heed(Noted { has_changed, ..Noted::default() });
     }
@@ -72,8 +84,12 @@ impl<I: Io> Seat<I> {
     /// backends, too.
     pub(super) fn failed(&self, symptom: Symptom, is_race: bool) {
         self.has_been_heard.set(false);
+        let now = self.shard.now();
+        if !is_race {
+            self.shard.picker.borrow_mut().failed(self.slot, now.since(self.since), now);
+        }
         if !self.decide(Trial::Failed(symptom)) {
-            let (health, now) = (&self.shard.health, self.shard.now());
+            let health = &self.shard.health;
             self.shard.heed(match is_race {
                 true => health.suspect(self.slot, symptom, now),
                 false => health.failed(self.slot, symptom, now),

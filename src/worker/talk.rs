@@ -277,6 +277,7 @@ impl<I: Io> Talk<'_, I> {
         match pump {
             Pump::Done => {
                 self.upload = Upload::Sent;
+                self.seat.sent();
                 Ok(Lack::Nothing)
             }
             Pump::AwaitsSource => Ok(Lack::Source),

@@ -1,9 +1,10 @@
 //! The core's own heartbeat: every [`TICK`] while there is work, every [`IDLE_TICK`] while there is none.
 //!
-//! It publishes what the other cores may know and takes over what they have in flight, so that a pick knows the load of
-//! a backend and not only this core's part of it. A reader's cost is one cache line per idle core, and three per busy
-//! one with 20 backends. Deadlines are not its business (the driver keeps them), nor are snapshots (the bell brings them
-//! at once).
+//! It publishes what the other cores may know, and takes over what they have in flight and, less often, the response
+//! times they saw: a pick knows the state of a backend and not only this core's part of it. One look at all the others
+//! costs a cache line per idle core and three per busy one with 20 backends; a tick reads [`ENTRIES_PER_TICK`] entries and
+//! leaves the rest of a larger look to the next. Deadlines are not its business (the driver keeps them), nor are snapshots
+//! (the bell brings them at once).
 //!
 //! Work counts until [`REST_AFTER`] it was seen last: a core that gets a request now and then still knows of the others.
 //! At rest it knows nothing of them rather than something old. A core that has requests in flight and does not tick
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use super::shard::{Shard, TICK};
 use super::sharing::{self, Share};
-use crate::balance::Slot;
+use crate::balance::{Pace, Picker, Slot};
 use crate::io::{Io, Timer};
 use crate::metrics::{Count, Gauges, Published};
 use crate::time::Instant;
@@ -31,6 +32,7 @@ pub(super) async fn run<I: Io>(
     let mut requests = 0;
     let mut work = Work { since: shard.now(), slept: shard.io.slept() };
     let (mut rest_at, mut cool_at) = (shard.now(), shard.now());
+    let mut looks = Looks::default();
     loop {
         let is_busy = is_ticking.get();
         if let Some(caching) = &shard.caching {
@@ -61,10 +63,13 @@ pub(super) async fn run<I: Io>(
         }
         requests = requests_now;
         let is_busy = now < rest_at;
-        shard.picker.borrow_mut().forget_others();
         if is_busy {
-            gather(&shard, &peers, now);
+            looks.go_on(&mut shard.picker.borrow_mut(), &peers, now);
+        } else {
+            looks = Looks::default();
+            shard.picker.borrow_mut().forget_others();
         }
+        shard.picker.borrow_mut().tick(now);
         is_ticking.set(is_busy);
         timer.set(Some(now + if is_busy { TICK } else { IDLE_TICK }));
         poll_fn(|cx| timer.poll_expired(cx)).await;
@@ -119,22 +124,67 @@ pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
     });
     published.store_slept(u64::try_from(shard.io.slept().as_nanos()).unwrap_or(u64::MAX));
     published.store_beat(shard.now().as_ns());
-    published.store_in_flight(picker.figures().map(|(slot, n)| (slot.0, n)));
+    published.store_in_flight(picker.loads().map(|(slot, n)| (slot.0, n)));
+    published.store_paces(picker.paces().map(|(slot, pace)| (slot.0, pace.pack())));
     published.store_epoch(shard.epoch());
 }
 
-/// Adds up what the other cores have in flight. Figures that change while they are read are an estimate as good as any.
-fn gather<I: Io>(shard: &Shard<I>, peers: &[Arc<Published>], now: Instant) {
-    let mut picker = shard.picker.borrow_mut();
-    for peer in peers {
-        if now.since(Instant::from_ns(peer.beat_ns())) < SILENCE_MAX {
-            peer.read_in_flight(|slot, n| picker.add_others(Slot(slot), n));
+/// How far this core has come in looking at the others.
+#[derive(Default)]
+struct Looks {
+    /// The peer whose figures are next.
+    loads: usize,
+    paces: usize,
+    paces_at: Instant,
+}
+
+impl Looks {
+    /// Takes in what the others have in flight, and every [`PACES_EVERY`] what they know of response times. What changes
+    /// while it is read is an estimate as good as any.
+    fn go_on(&mut self, picker: &mut Picker, peers: &[Arc<Published>], now: Instant) {
+        let mut left = ENTRIES_PER_TICK;
+        let is_alive = |peer: &Published| now.since(Instant::from_ns(peer.beat_ns())) < SILENCE_MAX;
+        while left > 0 && self.loads < peers.len() {
+            let peer = &peers[self.loads];
+            self.loads += 1;
+            if is_alive(peer) {
+                peer.read_in_flight(|slot, n| {
+                    left = left.saturating_sub(1);
+                    picker.hear_load(Slot(slot), n);
+                });
+            }
+        }
+        if self.loads == peers.len() {
+            self.loads = 0;
+            picker.take_loads();
+        }
+        if self.paces == 0 && now.since(self.paces_at) < PACES_EVERY {
+            return;
+        }
+        while left > 0 && self.paces < peers.len() {
+            let peer = &peers[self.paces];
+            self.paces += 1;
+            if is_alive(peer) {
+                peer.read_paces(|slot, bits| {
+                    left = left.saturating_sub(1);
+                    picker.hear_pace(Slot(slot), Pace::unpack(bits));
+                });
+            }
+        }
+        if self.paces == peers.len() {
+            self.paces = 0;
+            self.paces_at = now;
+            picker.take_paces();
         }
     }
 }
 
 /// Pause while nothing happens: a sign of life.
 pub(super) const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Entries of other cores' lists read in one tick, a list begun being read to its end: about 100 µs.
+pub(super) const ENTRIES_PER_TICK: usize = 16_384;
+/// How often response times are taken over.
+const PACES_EVERY: Duration = Duration::from_millis(50);
 /// How long after the last request the core goes on as if there were work.
 const REST_AFTER: Duration = Duration::from_millis(250);
 /// Pause between two looks for connections that lie idle.

@@ -55,7 +55,7 @@ pub const TABLE: &[Row] = &[
     Row { setting: &settings::AGENT_BACKOFF, good: "10ms..1m", wrong: &[("1s", "not a range of waits"), ("a..b", "not a range of waits"), ("2s..1s", "which ends before it begins"), ("0..1s", SMALL), ("1s..25h", LARGE)] },
     Row { setting: &settings::TARGET_PORT, good: "3000", wrong: PORTS },
     Row { setting: &settings::BACKEND, good: "a:1=2,[::1]:3", wrong: &[("a b", "not a backend"), ("a:b", "not a backend"), ("a:1=x", "not a backend"), ("a:0", "whose port is too small"), ("a:65536", "whose port is too large"), ("a:1=-1", "whose score is too small"), ("a:1=101", "whose score is too large"), ("::1", "and an IPv6 address needs brackets")] },
-    Row { setting: &settings::BALANCE, good: "weighted-random", wrong: &[("fair", "not a policy"), ("p2c", "not a policy")] },
+    Row { setting: &settings::BALANCE, good: "weighted-random", wrong: &[("fair", "not a policy"), ("P2C", "not a policy")] },
     Row { setting: &settings::HEALTH_PATH, good: "/healthz?deep=1", wrong: &[("healthz", "not a path"), ("/a b", "not a path"), ("/a#b", "not a path"), ("/\u{e9}", "not a path")] },
     Row { setting: &settings::HEALTH_INTERVAL, good: "500ms", wrong: &[("soon", TIME), ("nan", TIME), ("99ms", SMALL), ("24.1h", LARGE)] },
     Row { setting: &settings::HEALTH_TIMEOUT, good: "2s", wrong: TIMES },

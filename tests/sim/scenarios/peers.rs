@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use balancer::balance::Pace;
 use balancer::io::Io;
 
 use super::{PLAY_MAX, SECOND, Scene};
@@ -11,6 +12,7 @@ use crate::client::Client;
 use crate::exec::Handle;
 use crate::peer::sleep;
 use crate::runner::seeds;
+use crate::weather::Weather;
 
 #[test]
 fn a_pick_knows_what_the_other_cores_have_in_flight() {
@@ -47,6 +49,33 @@ fn a_core_that_hangs_is_not_believed_for_ever() {
         let before = scene.ledger.count_at("b1");
         drop(gets(&scene, Some(client), 30));
         assert!(scene.ledger.count_at("b1") > before, "the load of a core that hangs is pinned");
+        scene.end();
+    });
+}
+
+#[test]
+fn a_backend_takes_as_long_as_it_takes_whatever_its_clients_do() {
+    seeds("a_backend_takes_as_long_as_it_takes_whatever_its_clients_do", 20, |sim| {
+        sim.with_weather(|weather| *weather = Weather::calm());
+        let scene = Scene::new(sim, 1);
+        for (number, wait_ms) in [(0, 30), (1, 120)] {
+            let client = scene.client(number, async move |mut client: Client| {
+                client.get(&format!("len=10&wait={wait_ms}")).await;
+                client.pace = (200, Duration::from_millis(100));
+                let ask = client.plan("POST", 3_000, &format!("len=10&wait={wait_ms}"));
+                assert_eq!(client.ask(&ask).await.answer().status, 200);
+                sleep(&client.conn.io, Duration::from_millis(20)).await;
+            });
+            sim.finish(client, PLAY_MAX);
+            let mut seen_ms = None;
+            scene.house.published.read_paces(|_, bits| {
+                seen_ms = Pace::unpack(bits).mean().map(|log| log.exp2() / 1e6);
+            });
+            let seen_ms = seen_ms.expect("a pace is published");
+            let wait_ms = wait_ms as f32;
+            assert!((wait_ms..wait_ms * 1.2).contains(&seen_ms), "{seen_ms} of {wait_ms} ms");
+            sim.run_for(10 * SECOND);
+        }
         scene.end();
     });
 }

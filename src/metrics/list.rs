@@ -1,27 +1,27 @@
-//! One core's requests in flight per backend, as the other cores read them.
+//! Numbers of one core for some of the backend slots, as the other cores read them: requests in flight, response times.
 //!
-//! The list names only the slots that have any: a reader's work grows with the traffic, not with the number of backends.
-//! With 20 backends that is three cache lines a core; with 10,000 and a thousand requests in flight per core it is 120,
-//! where an array by slot has 625. That is why every core can sum all the others itself. Rejected: a sum made by the
-//! control core, fewer lines to read at that extreme, comes a tick later, ends with that core, and holds the reader's own
-//! figure of some earlier moment; totals that all cores add to take a contended read-modify-write per slot, and keep the
-//! load of a core that hangs.
+//! The list names only the slots there is anything to say of: a reader's work grows with the traffic, not with the number
+//! of backends. With 20 backends that is three cache lines a core; with 10,000 and a thousand requests in flight per core
+//! it is 120, where an array by slot has 625. That is why every core can sum all the others itself. Rejected: a sum made
+//! by the control core, fewer lines to read at that extreme, comes a tick later, ends with that core, and holds the
+//! reader's own figure of some earlier moment; totals that all cores add to take a contended read-modify-write per slot,
+//! and keep the load of a core that hangs.
 //!
 //! One writer, any number of readers, nobody waits: a version that is odd during a rewrite, and other than before after
 //! one, tells a reader that what it saw was not of one moment. For an estimate that is good enough.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
-/// A list of slots and how many requests each has in flight.
+/// Slots with a number each.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct List {
     version: AtomicU64,
     len: AtomicUsize,
-    /// Slot in the upper half, requests in the lower.
+    /// Slot in the upper half, number in the lower.
     entries: Box<[AtomicU64]>,
 }
 
-impl InFlight {
+impl List {
     /// An empty list with room for `slots` entries.
     pub(super) fn new(slots: usize) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl InFlight {
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// Calls `each` with every slot and its figure; returns whether all of it was of one moment.
+    /// Calls `each` with every slot and its number; returns whether all of it was of one moment.
     pub(super) fn read(&self, mut each: impl FnMut(u32, u32)) -> bool {
         let version = self.version.load(Ordering::Acquire);
         for entry in self.entries.iter().take(self.len.load(Ordering::Relaxed)) {
@@ -68,33 +68,33 @@ mod tests {
 
     use super::*;
 
-    fn list(in_flight: &InFlight) -> Vec<(u32, u32)> {
-        let mut list = Vec::new();
-        assert!(in_flight.read(|slot, n| list.push((slot, n))));
-        list
+    fn contents(list: &List) -> Vec<(u32, u32)> {
+        let mut contents = Vec::new();
+        assert!(list.read(|slot, n| contents.push((slot, n))));
+        contents
     }
 
     #[test]
     fn a_list_replaces_the_one_before() {
-        let in_flight = InFlight::new(3);
-        assert_eq!(list(&in_flight), []);
-        in_flight.store([(7, 1), (0, u32::MAX), (u32::MAX, 2)].into_iter());
-        assert_eq!(list(&in_flight), [(7, 1), (0, u32::MAX), (u32::MAX, 2)]);
-        in_flight.store([(5, 4)].into_iter());
-        assert_eq!(list(&in_flight), [(5, 4)]);
-        in_flight.store([].into_iter());
-        assert_eq!(list(&in_flight), []);
+        let list = List::new(3);
+        assert_eq!(contents(&list), []);
+        list.store([(7, 1), (0, u32::MAX), (u32::MAX, 2)].into_iter());
+        assert_eq!(contents(&list), [(7, 1), (0, u32::MAX), (u32::MAX, 2)]);
+        list.store([(5, 4)].into_iter());
+        assert_eq!(contents(&list), [(5, 4)]);
+        list.store([].into_iter());
+        assert_eq!(contents(&list), []);
     }
 
     #[test]
     fn a_list_that_is_rewritten_meanwhile_is_not_taken_for_one() {
-        let in_flight = InFlight::new(64);
+        let list = List::new(64);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // All figures of a list are alike, and its length goes with them.
+                // All numbers of a list are alike, and its length goes with them.
                 for n in 0..50_000u32 {
-                    in_flight.store((0..n % 64).map(|slot| (slot, n)));
+                    list.store((0..n % 64).map(|slot| (slot, n)));
                 }
                 is_over.store(true, Ordering::Release);
             });
@@ -102,7 +102,7 @@ mod tests {
             loop {
                 let is_last = is_over.load(Ordering::Acquire);
                 let mut seen = Vec::new();
-                if in_flight.read(|slot, n| seen.push((slot, n)))
+                if list.read(|slot, n| seen.push((slot, n)))
                     && let Some(&(_, n)) = seen.first()
                 {
                     let expected: Vec<_> = (0..n % 64).map(|slot| (slot, n)).collect();
