@@ -214,6 +214,7 @@ impl Screen {
         // From here on it is given back, even if the next step fails.
         let screen = Self;
         execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
+        std::thread::spawn(end_with_the_terminal);
         Ok(screen)
     }
 }
@@ -224,12 +225,23 @@ impl Drop for Screen {
     }
 }
 
+/// A terminal that hangs up ends us by a signal, unless whoever started us ignores it. Then reading keys would find an
+/// end of input for ever, inside the reader and at full speed.
+fn end_with_the_terminal() {
+    while io::stdin().is_terminal() {
+        std::thread::sleep(HANG_UP_INTERVAL);
+    }
+    std::process::exit(1);
+}
+
 fn restore() {
     // A terminal that is gone needs nothing back.
     let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
     let _ = terminal::disable_raw_mode();
 }
 
+/// How often the terminal is asked whether it is still there.
+const HANG_UP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a key may wait for its effect.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The sheet of `--once`.
