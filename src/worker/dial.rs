@@ -105,13 +105,12 @@ impl Tries {
             exclude[n] = slot;
             n += 1;
         }
-        let mut on_trial = None;
+        let mut spared = None;
         loop {
             let choice = shard.choose(&exclude[..n]);
-            return match (choice, on_trial) {
+            return match (choice, spared) {
                 (Choice::Backend(slot), _) if n < exclude.len() && self.spares(shard, slot) => {
-                    // Whoever is on trial may fail, and this request can be sent but once: anybody else first.
-                    on_trial = on_trial.or(Some(slot));
+                    spared = spared.or(Some(slot));
                     exclude[n] = slot;
                     n += 1;
                     continue;
@@ -125,8 +124,11 @@ impl Tries {
         }
     }
 
+    /// Whether anybody else had better take the request: `slot` may fail, and this one can be sent but once; or others are
+    /// finding out whether it lives.
     fn spares<I: Io>(&self, shard: &Shard<I>, slot: Slot) -> bool {
-        !self.is_repeatable && shard.health.wants_repeatable(slot, shard.now())
+        let may_fail = !self.is_repeatable && shard.health.wants_repeatable(slot, shard.now());
+        may_fail || shard.health.is_crowded(slot)
     }
 
     /// The backend that failed after a connection came about, on a fresh one: where nobody else is, it will do.
@@ -379,6 +381,9 @@ fn pooled<I: Io>(shard: &Shard<I>, tries: &Tries, slot: Slot) -> Option<I::Strea
         shard.counters.add(Count::PoolAdopted, u64::from(stream.is_some()));
     }
     shard.counters.add(Count::PoolEvictions, evicted);
+    if evicted > 0 {
+        shard.health.doubt(slot);
+    }
     shard.counters.add(Count::PoolHits, u64::from(stream.is_some()));
     stream
 }
@@ -429,6 +434,7 @@ fn connect<I: Io>(
             Ok(stream) => {
                 let began = shard.now();
                 stream.set_deadline(Some(began + shard.config.timeouts.connect));
+                so_far.seat.set_opening(true);
                 return Ok(Lane {
                     stream,
                     seat: so_far.seat,
@@ -463,6 +469,7 @@ fn settle<I: Io>(shard: &Shard<I>, lane: Lane<I>, tries: &Tries) -> Settled<I> {
         match lane.stream.connected() {
             Ok(()) if !status.is_reset => {
                 lane.stream.set_deadline(None);
+                lane.seat.set_opening(false);
                 return Settled::Connected(Upstream::new(lane.stream, lane.seat, false, tries));
             }
             Ok(()) => Fault::new(Phase::Connect, Cause::Reset),

@@ -4,7 +4,9 @@
 //! Until that word is here the core acts on what it met itself: it *claims* a backend out (a failed connect, the third
 //! failure in a row), which lasts until a snapshot takes the claim into account; and it *holds back* from one that was
 //! silent for a whole timeout, until somebody gets an answer from it, [`HOLD_MAX`] at most: whatever else was sent there
-//! is about to tell. Neither goes further than half of the set.
+//! is about to tell. Neither goes further than half of the set. And it opens no more than [`OPENING_MAX`] connections at a
+//! time to one that has answered nobody since something ended there, as long as others can take the requests: a burst
+//! does not find out all at once that somebody died.
 //!
 //! Reports are sent for what is new: never for an answer, never again while a claim waits, and no more often than every
 //! [`REPORT_PAUSE`] for failures between answers. What finds the channel full is lost and counted, and claims nothing.
@@ -56,6 +58,9 @@ struct View {
     held_until: Option<Instant>,
     /// Since when a request on trial is being answered.
     answering_since: Option<Instant>,
+    /// Whether it has answered nobody since it came, came back, or ended a connection; and connects under way.
+    is_proven: bool,
+    opening: u32,
     /// The last trial this core has begun, and the last one whose outcome it has told.
     begun: u64,
     told: u64,
@@ -103,14 +108,14 @@ impl<B: Bell> Health<B> {
                 others.next_if(|(other, _)| *other == slot).map_or(Standing::Up, |o| o.1);
             if !view.is_eligible {
                 // Whoever comes next into this slot is somebody else.
-                *view = View::default();
+                *view = View { opening: view.opening, ..View::default() };
                 continue;
             }
             if view.claim <= heard {
                 (view.claim, view.is_claimed_out) = (0, false);
             }
             if view.standing != standing {
-                (view.row, view.answering_since) = (0, None);
+                (view.row, view.answering_since, view.is_proven) = (0, None, false);
                 view.on_trial_since = now;
                 view.standing = standing;
             }
@@ -179,7 +184,25 @@ impl<B: Bell> Health<B> {
         self.change(slot, |view| {
             view.row = 0;
             view.answered_at = now;
+            view.is_proven = true;
         });
+    }
+
+    /// Connections to `slot` were found ended: the next ones are opened with care.
+    pub(super) fn doubt(&self, slot: Slot) {
+        self.change(slot, |view| view.is_proven = false);
+    }
+
+    /// A connect to `slot` begins, or is over.
+    pub(super) fn note_opening(&self, slot: Slot, is_begun: bool) {
+        if let Some(view) = self.views.borrow_mut().get_mut(slot.index()) {
+            view.opening = if is_begun { view.opening + 1 } else { view.opening.saturating_sub(1) };
+        }
+    }
+
+    /// Whether enough connects to `slot` are under way to tell whether it lives.
+    pub(super) fn is_crowded(&self, slot: Slot) -> bool {
+        self.look(slot, |view| !view.is_proven && view.opening >= OPENING_MAX).unwrap_or(false)
     }
 
     /// The head of an answer came from `slot`, to the request on trial if there is a `trial`: it is not silent. True when
@@ -203,6 +226,7 @@ impl<B: Bell> Health<B> {
         let is_conclusive = symptom.is_of_connect() && symptom != Symptom::Overtaken;
         let finding = self.change(slot, |view| {
             view.row += 1;
+            view.is_proven = false;
             if view.standing != Standing::Up || view.claim != 0 {
                 return None; // it is known
             }
@@ -232,6 +256,7 @@ impl<B: Bell> Health<B> {
     /// A pooled connection to `slot` ended under a request. The control core looks whether it still lives.
     pub(super) fn suspect(&self, slot: Slot, symptom: Symptom, now: Instant) -> Noted {
         let is_new = self.change(slot, |view| {
+            view.is_proven = false;
             let is_known = view.standing != Standing::Up || view.claim != 0;
             !is_known && now.since(view.reported_at) >= REPORT_PAUSE
         });
@@ -350,6 +375,8 @@ impl View {
 
 /// How long a backend that was silent is held back from at most.
 pub(super) const HOLD_MAX: Duration = Duration::from_secs(1);
+/// Connects at a time to a backend that may be dead.
+pub(super) const OPENING_MAX: u32 = 2;
 /// How much of an answer is enough to pass a trial: it may go on for hours.
 const ANSWERING_MAX: Duration = Duration::from_secs(1);
 /// How long a trial waits for a request that can be repeated before it takes any.

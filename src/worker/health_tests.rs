@@ -268,3 +268,32 @@ fn an_answer_that_goes_on_passes_in_time() {
     core.health.tried(Slot(0), 5, Trial::Failed(Symptom::Reset), core.now());
     assert_eq!(core.said(), []);
 }
+
+#[test]
+fn one_in_doubt_is_connected_to_with_care() {
+    let mut core = Core::of(2);
+    let slot = Slot(0);
+    let open = |core: &Core, n| (0..n).for_each(|_| core.health.note_opening(slot, true));
+    open(&core, 1);
+    assert!(!core.health.is_crowded(slot));
+    open(&core, 1);
+    assert!(core.health.is_crowded(slot), "nobody has been answered yet");
+    core.health.answered(slot, core.now());
+    assert!(!core.health.is_crowded(slot));
+    let causes: [fn(&mut Core); 4] = [
+        |core| core.health.doubt(Slot(0)),
+        |core| _ = core.fail(0, Symptom::Reset),
+        |core| _ = core.health.suspect(Slot(0), Symptom::Closed, core.now()),
+        |core| {
+            core.apply(&[(0, Standing::Out)], 0);
+            core.apply(&[], 0);
+        },
+    ];
+    for cause in causes {
+        core.health.answered(slot, core.now());
+        cause(&mut core);
+        assert!(core.health.is_crowded(slot));
+    }
+    core.health.note_opening(slot, false);
+    assert!(!core.health.is_crowded(slot));
+}

@@ -23,6 +23,7 @@ pub const LIMITS: &[Limit] = &[
     Limit::count("backends left out of a pick", EXCLUDED_MAX),
     Limit::count("requests sent once more", RETRIES_MAX as usize),
     Limit::count("retries a second that need no budget", RETRIES_PER_SECOND_MIN as usize),
+    Limit::count("connects at a time to a backend in doubt", health::OPENING_MAX as usize),
     Limit::time("holding back from a silent backend", health::HOLD_MAX),
     Limit::count("interim responses to a request", talk::INTERIMS_MAX as usize),
     Limit::count("entries of other cores' lists read in a tick", tick::ENTRIES_PER_TICK),

@@ -217,8 +217,9 @@ async fn keep_pool<I: Io>(shard: Rc<Shard<I>>) {
     loop {
         poll_fn(|cx| shard.io.poll_stirred(cx, &mut tags)).await;
         for tag in tags.drain(..) {
-            let is_evicted = shard.pool.borrow_mut().stirred(tag);
-            shard.counters.add(Count::PoolEvictions, u64::from(is_evicted));
+            let Some(slot) = shard.pool.borrow_mut().stirred(tag) else { continue };
+            shard.counters.add(Count::PoolEvictions, 1);
+            shard.health.doubt(slot);
         }
     }
 }

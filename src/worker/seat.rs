@@ -28,6 +28,7 @@ pub(super) struct Seat<I: Io> {
     is_sole: bool,
     has_been_heard: Cell<bool>,
     sent_at: Cell<Option<Instant>>,
+    is_opening: Cell<bool>,
 }
 
 impl<I: Io> Seat<I> {
@@ -49,6 +50,7 @@ impl<I: Io> Seat<I> {
             is_sole: noted.has_changed,
             has_been_heard: Cell::new(false),
             sent_at: Cell::new(None),
+            is_opening: Cell::new(false),
         }
     }
 
@@ -67,6 +69,13 @@ impl<I: Io> Seat<I> {
     /// All of the request has left us.
     pub(super) fn sent(&self) {
         self.sent_at.set(Some(self.shard.now()));
+    }
+
+    /// A connect begins, or is over. One that is under way ends with the seat.
+    pub(super) fn set_opening(&self, is_opening: bool) {
+        if self.is_opening.replace(is_opening) != is_opening {
+            self.shard.health.note_opening(self.slot, is_opening);
+        }
     }
 
     /// The head of an answer has come.
@@ -113,6 +122,7 @@ impl<I: Io> Drop for Seat<I> {
             self.decide(Trial::Passed);
         }
         self.decide(Trial::Undecided);
+        self.set_opening(false);
         self.shard.picker.borrow_mut().end(self.slot);
         if let Some(credits) = &self.shard.credits {
             let has_waiting = !self.shard.queue.borrow().is_empty();

@@ -88,21 +88,19 @@ impl<S: Stream> Pool<S> {
         true
     }
 
-    /// Drops the connection whose watch reported `tag`, if it is still idle and not silent.
-    pub(super) fn stirred(&mut self, tag: u64) -> bool {
+    /// Drops the connection whose watch reported `tag`, if it is still idle and not silent, and says whose it was.
+    pub(super) fn stirred(&mut self, tag: u64) -> Option<Slot> {
         let (slot, serial) = ((tag >> 32) as usize, tag as u32);
-        let Some(shelf) = self.backends.get_mut(slot) else { return false };
-        let Some(at) = shelf.idle.iter().position(|idle| idle.serial == serial) else {
-            return false;
-        };
+        let shelf = self.backends.get_mut(slot)?;
+        let at = shelf.idle.iter().position(|idle| idle.serial == serial)?;
         let idle = &shelf.idle[at];
         // A writable edge stirs too, and means nothing.
         if idle.stream.is_quiet() && !idle.stream.status().is_expired {
-            return false;
+            return None;
         }
         shelf.idle.remove(at);
         self.idle -= 1;
-        true
+        Some(Slot(slot as u32))
     }
 
     /// Takes out what has been idle since `cold`, at most as many as there is `room` for, oldest first, and gives them to
