@@ -7,7 +7,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::balance::Snapshot;
+use crate::balance::{Slot, Snapshot, Tally, Vital};
 use crate::time::{Instant, WallTime};
 
 /// The notice board of a control core.
@@ -19,6 +19,9 @@ pub struct Board {
     stage: Cell<Stage>,
     counts: [Cell<u64>; NOTES],
     losses: RefCell<BTreeMap<&'static str, u64>>,
+    tally: Cell<Tally>,
+    /// Of those who have ever been ill.
+    vitals: RefCell<BTreeMap<Slot, Vital>>,
     journal: RefCell<VecDeque<Event>>,
     /// Number of the next event.
     next: Cell<u64>,
@@ -123,6 +126,8 @@ impl Board {
             stage: Cell::new(Stage::Starting),
             counts: Default::default(),
             losses: RefCell::default(),
+            tally: Cell::default(),
+            vitals: RefCell::default(),
             journal: RefCell::new(VecDeque::with_capacity(EVENTS_KEPT)),
             next: Cell::new(1),
         }
@@ -131,6 +136,18 @@ impl Board {
     /// The set that is in force from now on.
     pub fn show_snapshot(&self, snapshot: &Arc<Snapshot>) {
         *self.snapshot.borrow_mut() = Arc::clone(snapshot);
+    }
+
+    /// How the backends are: what was counted, and those who have ever been ill. `has_changed`: the latter have.
+    pub fn show_health(
+        &self,
+        (tally, vitals): (Tally, impl Iterator<Item = (Slot, Vital)>),
+        has_changed: bool,
+    ) {
+        self.tally.set(tally);
+        if has_changed {
+            *self.vitals.borrow_mut() = vitals.collect();
+        }
     }
 
     /// The agent link is up.
@@ -180,6 +197,16 @@ impl Board {
     /// The set in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// What was counted of the backends' health.
+    pub fn health_tally(&self) -> Tally {
+        self.tally.get()
+    }
+
+    /// How a backend is, if it has ever been ill.
+    pub fn vital(&self, slot: Slot) -> Option<Vital> {
+        self.vitals.borrow().get(&slot).copied()
     }
 
     /// The agent link.

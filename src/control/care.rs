@@ -11,7 +11,9 @@ use crossbeam_channel::Receiver;
 
 use super::errand::Errands;
 use super::lines::listed;
-use crate::balance::{Backend, Change, HealthBook, Report, Roster, Slot, Snapshot, Standing};
+use crate::balance::{
+    Backend, Change, HealthBook, Report, Roster, Slot, Snapshot, Standing, Tally, Vital,
+};
 use crate::config::Config;
 use crate::io::Io;
 use crate::metrics::{Count, Published};
@@ -77,6 +79,11 @@ impl<I: Io> Care<I> {
     /// When [`assess`](Self::assess) is next to be called, unless something comes.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.book.next_deadline()
+    }
+
+    /// What was counted, and how those are who have ever been ill.
+    pub(super) fn figures(&self) -> (Tally, impl Iterator<Item = (Slot, Vital)>) {
+        (self.book.tally(), self.book.vitals())
     }
 
     /// What has happened since it was asked last.

@@ -38,7 +38,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use admin::Desk;
 use agent::{Agent, News};
-use care::Care;
+use care::{Care, HealthNews};
 use lines::{Changes, roll};
 use names::Finding;
 use resolve::Resolver;
@@ -223,6 +223,8 @@ impl<I: Io> Control<I> {
             self.tell_changes(&old, new);
         }
         let news = self.care.news(self.roster.snapshot());
+        let has_changed = new.is_some() || news != HealthNews::default();
+        self.board.show_health(self.care.figures(), has_changed);
         if !news.ejected.is_empty() {
             log::warn!("{}", news.ejected);
             self.tell(Topic::Health, news.ejected);

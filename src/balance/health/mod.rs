@@ -305,6 +305,13 @@ impl HealthBook {
         })
     }
 
+    /// Of everybody who has ever been ill.
+    pub fn vitals(&self) -> impl Iterator<Item = (Slot, Vital)> {
+        let numbered = (0..).map(Slot).zip(&self.cases);
+        let met = numbered.filter(|(_, case)| case.as_ref().is_some_and(|case| case.ejections > 0));
+        met.filter_map(|(slot, _)| Some((slot, self.vital(slot)?)))
+    }
+
     /// What was counted.
     pub const fn tally(&self) -> Tally {
         self.tally

@@ -21,6 +21,7 @@ pub(super) fn page(look: &Look<'_>, usage: &Usage) -> String {
     reasons(&mut text, look);
     spans(&mut text, look);
     agent(&mut text, look);
+    health(&mut text, look);
     backends(&mut text, look);
     text.finish()
 }
@@ -216,6 +217,33 @@ fn agent(text: &mut Text, look: &Look<'_>) {
     }
 }
 
+fn health(text: &mut Text, look: &Look<'_>) {
+    let tally = look.board.health_tally();
+    for (name, help, n) in [
+        (
+            "balancer_health_reports_total",
+            "Findings of the cores that the control core took in.",
+            tally.reports,
+        ),
+        ("balancer_health_ejections_total", "Backends that ceased to work.", tally.ejections),
+        ("balancer_health_recoveries_total", "Backends that work again.", tally.recoveries),
+        (
+            "balancer_health_probes_total",
+            "Connects to failing backends from outside the traffic.",
+            tally.probes,
+        ),
+        ("balancer_health_checks_total", "Health checks begun.", tally.checks),
+        (
+            "balancer_health_trials_total",
+            "Requests let through to a backend that is out, one at a time.",
+            tally.trials,
+        ),
+    ] {
+        text.family(Kind::Counter, name, help);
+        text.count(&[], n);
+    }
+}
+
 fn backends(text: &mut Text, look: &Look<'_>) {
     let snapshot = look.board.snapshot();
     let rows: Vec<_> =
@@ -245,6 +273,11 @@ fn backends(text: &mut Text, look: &Look<'_>) {
             ("state", state(&snapshot, backend)),
         ];
         text.count(&labels, u64::from(has_share(&snapshot, backend)));
+    }
+    text.family(Kind::Counter, "balancer_backend_ejections_total", "How often it ceased to work.");
+    for (backend, _) in &rows {
+        let ejections = look.board.vital(backend.slot).map_or(0, |vital| vital.ejections);
+        text.count(&[("backend", &backend.name)], ejections);
     }
     text.family(Kind::Gauge, "balancer_backend_in_flight", "Requests in flight to it.");
     for (backend, row) in &rows {

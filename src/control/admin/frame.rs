@@ -149,6 +149,15 @@ pub struct BackendView {
     pub category: String,
     /// `up`, `spared`, `out`, `on_trial`, `draining` or `unresolved`.
     pub state: String,
+    /// Since when its health is what it is, and how its last illness showed; null when it was never ill.
+    #[serde(default)]
+    pub since_s: Option<f64>,
+    /// The same.
+    #[serde(default)]
+    pub symptom: Option<String>,
+    /// How often it ceased to work.
+    #[serde(default)]
+    pub ejections: u64,
     /// The share of the requests that its score asks for.
     pub wanted: f64,
     /// The share of the answers that it gave lately; null when nobody gave any.

@@ -74,12 +74,16 @@ impl Look<'_> {
         let wanted = Wanted::of(&snapshot);
         let one = |backend: &Backend| {
             let row = self.tally.backend(backend);
+            let vital = self.board.vital(backend.slot);
             let real = |rate: f64| (all > NEXT_TO_NOTHING).then_some(rate / all);
             BackendView {
                 name: backend.name.to_string(),
                 score: backend.score.get(),
                 category: backend.category.label().to_owned(),
                 state: state(&snapshot, backend).to_owned(),
+                since_s: vital.map(|vital| self.now.since(vital.since).as_secs_f64()),
+                symptom: vital.and_then(|vital| vital.symptom).map(|s| s.label().to_owned()),
+                ejections: vital.map_or(0, |vital| vital.ejections),
                 wanted: wanted.share(&snapshot, backend),
                 real: real(row.map_or(0.0, |row| row.rate.get())),
                 in_flight: row.map_or(0, |row| row.in_flight),
