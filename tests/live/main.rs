@@ -21,6 +21,7 @@ mod cache_stale;
 mod drain;
 mod edges;
 mod frames;
+mod health;
 mod memory;
 mod notify;
 mod page;

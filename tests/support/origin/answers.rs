@@ -191,17 +191,19 @@ impl Link<'_> {
             self.noise(&mut out, ask, length)?;
         }
         self.stream.write_all(&out)?;
-        Ok(if then.is_empty() && ask.corruption != Some(Corruption::Short) {
-            Next::Keep
-        } else {
-            Next::Close
-        })
+        match ask.corruption {
+            Some(Corruption::Break) => self.reset(),
+            Some(Corruption::Short) => Ok(Next::Close),
+            _ if then.is_empty() => Ok(Next::Keep),
+            _ => Ok(Next::Close),
+        }
     }
 
     /// Writes a body after `out`; what is left in `out` is still to be written.
     fn noise(&mut self, out: &mut Vec<u8>, ask: &Ask<'_>, length: u64) -> io::Result<()> {
         let seed = ask.seed();
-        let end = if ask.corruption == Some(Corruption::Short) { length / 2 } else { length };
+        let is_short = matches!(ask.corruption, Some(Corruption::Short | Corruption::Break));
+        let end = if is_short { length / 2 } else { length };
         let mut done = 0;
         while done < end {
             let piece = noise::stretch(seed, done, end - done);

@@ -60,6 +60,8 @@ pub enum Corruption {
     ForeignNonce,
     /// Closes before the end of the body.
     Short,
+    /// Resets in the middle of the body.
+    Break,
     /// Closes without an answer.
     Swallow,
     /// Says that an upload arrived damaged.
