@@ -7,7 +7,7 @@
 //! | `combined` | the same with referrer and user agent, to the letter: what log readers know |
 //! | `json` | everything, one object a line |
 //!
-//! Invariants: an entry is exactly one line whatever a client sends ([`escape`]), and no longer than
+//! Invariants: an entry is exactly one line whatever a client sends (`escape`), and no longer than
 //! [`LINE_BYTES_MAX`]. Times are UTC. The size in `common` and `combined` is that of the body.
 
 mod escape;

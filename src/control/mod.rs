@@ -2,7 +2,7 @@
 //!
 //! One task does it all ([`run`]); nothing in it blocks, and nothing a peer does keeps it from its other duties for
 //! more than a bounded step. What a frame means is decided by [`Frame`] and [`Roster`]; this file carries between
-//! them and says it in the log. How the backends are is kept by [`Care`], which also asks them.
+//! them and says it in the log. How the backends are is kept by `Care`, which also asks them.
 
 pub mod admin;
 mod agent;

@@ -328,7 +328,7 @@ struct Front {
     is_open: AtomicBool,
 }
 
-/// What one core lets the others see: written by its tick alone (but for the [`Front`]), relaxed, on its own cache lines.
+/// What one core lets the others see: written by its tick alone (but for the `Front`), relaxed, on its own cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Published {
