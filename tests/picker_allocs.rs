@@ -22,7 +22,7 @@ fn a_picker_allocates_only_when_its_set_grows() {
         let mut picker = Picker::new(balance, Some(50));
         let (set, smaller) = (snapshot(300), snapshot(200));
         let before = counting::calls();
-        picker.apply(&set);
+        picker.apply(&set, Instant::default());
         assert!(counting::calls() > before, "the counter counts");
         let before = counting::calls();
         let mut rng = SmallRng::seed_from_u64(1);
@@ -55,7 +55,7 @@ fn a_picker_allocates_only_when_its_set_grows() {
             if round % 3 == 0 {
                 picker.forget_others();
                 picker.set_available(Slot(round as u32), round % 2 == 0);
-                picker.apply(if round % 2 == 0 { &smaller } else { &set });
+                picker.apply(if round % 2 == 0 { &smaller } else { &set }, now);
             }
             assert_eq!(counting::calls() - before, 0, "{balance:?}, round {round}");
         }
@@ -73,6 +73,7 @@ fn snapshot(backends: u32) -> Snapshot {
             score: Score::new(f64::from(slot % 100)).unwrap(),
             category: Category::Low,
             addresses: Arc::from(["127.0.0.1:80".parse().unwrap()]),
+            warming_since: None,
         }
     };
     let backends = (0..backends).map(backend).collect();

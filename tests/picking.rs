@@ -25,6 +25,7 @@ fn backend(slot: u32, score: f64, category: Category, is_resolved: bool) -> Back
         score: Score::new(score).unwrap(),
         category,
         addresses: is_resolved.then(|| "127.0.0.1:80".parse().unwrap()).into_iter().collect(),
+        warming_since: None,
     }
 }
 
@@ -47,7 +48,7 @@ fn chosen(choice: Choice) -> Slot {
 
 fn picker(balance: Balance, snapshot: &Snapshot) -> Picker {
     let mut picker = Picker::new(balance, None);
-    picker.apply(snapshot);
+    picker.apply(snapshot, Instant::default());
     picker
 }
 
@@ -139,23 +140,23 @@ fn whoever_is_unavailable_is_never_asked_until_told_otherwise() {
     };
     picker.begin(Slot(0));
     picker.set_available(Slot(0), false);
-    picker.apply(&set);
+    picker.apply(&set, Instant::default());
     assert_eq!(asked(&picker), BTreeSet::from([1]));
     // It stays out whatever the agent says, and a request that is there may end.
-    picker.apply(&scored(&[100.0, 30.0, 0.0, 7.0]));
+    picker.apply(&scored(&[100.0, 30.0, 0.0, 7.0]), Instant::default());
     assert_eq!(asked(&picker), BTreeSet::from([1, 3]));
     picker.end(Slot(0));
     // With nobody of a positive score available those without one are asked, and in the end nobody.
     picker.set_available(Slot(1), false);
-    picker.apply(&set);
+    picker.apply(&set, Instant::default());
     assert_eq!(asked(&picker), BTreeSet::from([2]));
     picker.set_available(Slot(2), false);
-    picker.apply(&set);
+    picker.apply(&set, Instant::default());
     assert_eq!((asked(&picker), picker.eligible()), (BTreeSet::new(), 0));
     // Said of one not listed yet, it holds when it comes.
     picker.set_available(Slot(9), false);
     (0..3).for_each(|slot| picker.set_available(Slot(slot), true));
-    picker.apply(&set);
+    picker.apply(&set, Instant::default());
     assert_eq!(asked(&picker), BTreeSet::from([0, 1]));
 }
 
@@ -266,8 +267,8 @@ fn what_other_cores_know_of_response_times_counts_like_our_own() {
     let mut without = set.clone();
     without.backends.remove(0);
     for picker in [&mut ours, &mut theirs] {
-        picker.apply(&without);
-        picker.apply(&set);
+        picker.apply(&without, Instant::default());
+        picker.apply(&set, Instant::default());
         assert_eq!(asked(picker, 200).len(), 3);
     }
     assert_eq!(theirs.paces().count(), 2);
@@ -371,20 +372,20 @@ fn what_is_in_flight_survives_a_new_snapshot() {
     // Slot 0 drains; its load no longer counts for the share of the others.
     let mut draining = scored(&[50.0, 50.0, 50.0]);
     draining.backends[0].category = Category::Sundown;
-    picker.apply(&draining);
+    picker.apply(&draining, Instant::default());
     assert_eq!((picker.in_flight(Slot(0)), picker.total_in_flight()), (3, 3));
     // And back again: it counts.
-    picker.apply(&scored(&[50.0, 50.0, 50.0]));
+    picker.apply(&scored(&[50.0, 50.0, 50.0]), Instant::default());
     let mut rng = SmallRng::seed_from_u64(1);
     assert!((0..1000).all(|_| picker.pick(|| rng.random(), &[]) != Choice::Backend(Slot(0))));
-    picker.apply(&draining);
+    picker.apply(&draining, Instant::default());
     // Slot 0 leaves the snapshot before its last request ended here.
     draining.backends.remove(0);
-    picker.apply(&draining);
+    picker.apply(&draining, Instant::default());
     (0..3).for_each(|_| picker.end(Slot(0)));
     assert_eq!((picker.in_flight(Slot(0)), picker.total_in_flight()), (0, 0));
     // And is given to somebody else.
-    picker.apply(&scored(&[90.0, 10.0]));
+    picker.apply(&scored(&[90.0, 10.0]), Instant::default());
     let shares = closed_loop(&mut picker, 8, 20_000, 2, varying);
     assert!((shares[0] - 90.0).abs() < 2.0, "{shares:.1?}");
 }
@@ -426,19 +427,68 @@ fn a_slot_given_to_somebody_else_begins_without_load() {
     picker.begin(Slot(0));
     let mut without = both.clone();
     without.backends.remove(0);
-    picker.apply(&without);
+    picker.apply(&without, Instant::default());
     picker.end(Slot(0));
     picker.hear_load(Slot(0), 5);
-    picker.apply(&both);
+    picker.apply(&both, Instant::default());
     picker.take_loads();
     let mut rng = SmallRng::seed_from_u64(4);
     assert!((0..1000).any(|_| picker.pick(|| rng.random(), &[]) == Choice::Backend(Slot(0))));
 }
 
 #[test]
+fn who_has_just_started_gets_its_share_by_and_by() {
+    let at = |ms: u64| Instant::from_ns(ms * 1_000_000);
+    let mut set = scored(&[50.0, 50.0, 0.0]);
+    (set.backends[1].warming_since, set.backends[2].warming_since) =
+        (Some(at(1000)), Some(at(1000)));
+    for balance in POLICIES {
+        let mut rng = SmallRng::seed_from_u64(6);
+        let mut share = |picker: &Picker| {
+            let asked = (0..10_000).map(|_| chosen(picker.pick(|| rng.random(), &[])));
+            asked.filter(|slot| *slot == Slot(1)).count() as f64 / 100.0
+        };
+        let mut picker = Picker::new(balance, None);
+        // Every core counts from the time in the snapshot, whenever it takes it over.
+        picker.apply(&set, at(1100));
+        for (ms, part) in [(1100, 0.109), (1590, 0.109), (1600, 0.154), (6000, 0.55), (11_000, 1.0)]
+        {
+            picker.tick(at(ms));
+            let expected = 100.0 * part / (1.0 + part);
+            assert!((share(&picker) - expected).abs() < 1.5, "{balance:?}, {ms} ms");
+        }
+        picker.apply(&set, at(6000));
+        assert!((share(&picker) - 35.5).abs() < 1.5, "{balance:?}");
+    }
+}
+
+#[test]
+fn who_has_just_started_is_not_filled_up_because_it_is_idle() {
+    let at = |ms: u64| Instant::from_ns(ms * 1_000_000);
+    let mut set = scored(&[50.0, 50.0, 50.0]);
+    let mut picker = picker(Balance::Bounded, &set);
+    let mut now = 0;
+    pass_time(&mut picker, &mut now, 1000, &[40, 10, 10]);
+    (0..2).for_each(|slot| picker.begin(Slot(slot)));
+    set.backends[2].warming_since = Some(at(1000));
+    picker.apply(&set, at(1000));
+    let mut rng = SmallRng::seed_from_u64(2);
+    let mut share = |picker: &Picker| {
+        let asked = (0..3000).map(|_| chosen(picker.pick(|| rng.random(), &[])));
+        asked.filter(|slot| *slot == Slot(2)).count() / 30
+    };
+    // What the slow one does not get goes to the second, busy as it is: this one gets its twentieth.
+    let cold = share(&picker);
+    assert!((3..=7).contains(&cold), "{cold}");
+    picker.apply(&set, at(11_000));
+    let warm = share(&picker);
+    assert!((60..=72).contains(&warm), "{warm}");
+}
+
+#[test]
 fn a_limit_counts_what_this_core_sent() {
     let mut picker = Picker::new(Balance::Bounded, Some(1));
-    picker.apply(&scored(&[50.0]));
+    picker.apply(&scored(&[50.0]), Instant::default());
     picker.hear_load(Slot(0), 10);
     picker.take_loads();
     assert_eq!(picker.pick(|| 0, &[]), Choice::Backend(Slot(0)));
@@ -459,7 +509,7 @@ fn a_limit_is_kept_and_moves_work_to_who_has_room() {
     let mut rng = SmallRng::seed_from_u64(8);
     for balance in POLICIES {
         let mut picker = Picker::new(balance, Some(4));
-        picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0]));
+        picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0]), Instant::default());
         for _ in 0..12 {
             let slot = chosen(picker.pick(|| rng.random(), &[]));
             assert!(picker.in_flight(slot) < 4 && slot != Slot(3));
@@ -470,7 +520,7 @@ fn a_limit_is_kept_and_moves_work_to_who_has_room() {
         picker.end(Slot(2));
         assert_eq!(picker.pick(|| rng.random(), &[]), Choice::Backend(Slot(2)));
         assert_eq!(picker.pick(|| rng.random(), &[Slot(2)]), Choice::Busy);
-        picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0, 50.0]));
+        picker.apply(&scored(&[90.0, 9.0, 1.0, 0.0, 50.0]), Instant::default());
         assert!((0..100).all(|_| chosen(picker.pick(|| rng.random(), &[])).0.is_multiple_of(2)));
     }
 }

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::time::Instant;
 
 /// A backend's number, given by the control core, stable for the backend's life and dense enough to
 /// index a table. It is reused only after every worker has let go of it.
@@ -80,11 +83,51 @@ pub struct Backend {
     pub category: Category,
     /// Where to connect, all of them usable; empty while the name has never resolved.
     pub addresses: Arc<[SocketAddr]>,
+    /// When it began to take part while it had just started; on every core the same.
+    pub warming_since: Option<Instant>,
 }
 
 impl Backend {
     /// Whether a new request may go there at all: not draining, and an address is known.
     pub fn is_eligible(&self) -> bool {
         self.category != Category::Sundown && !self.addresses.is_empty()
+    }
+
+    /// Its score as an integer weight at `now`: one that has just started begins with a tenth, and has all of it
+    /// [`WARM_UP`] later.
+    pub fn weight(&self, now: Instant) -> u32 {
+        let full = self.score.weight();
+        match self.warming_since {
+            Some(since) => warmed(full, now.since(since)),
+            None => full,
+        }
+    }
+
+    /// Whether its weight still grows.
+    pub fn is_warming(&self, now: Instant) -> bool {
+        self.warming_since.is_some_and(|since| now.since(since) < WARM_UP)
+    }
+}
+
+/// What a backend of weight `full` gets `after` it began to take part. A positive weight never becomes 0.
+pub(super) fn warmed(full: u32, after: Duration) -> u32 {
+    let (after_ms, whole_ms) = (after.min(WARM_UP).as_millis() as u64, WARM_UP.as_millis() as u64);
+    let tenths_of_whole = whole_ms + 9 * after_ms;
+    (u64::from(full) * tenths_of_whole / (10 * whole_ms)).max(u64::from(full.min(1))) as u32
+}
+
+/// How long a backend that has just started gets less than its score says.
+pub const WARM_UP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_grows_from_a_tenth_to_the_whole() {
+        let at = |ms| warmed(50_000, Duration::from_millis(ms));
+        assert_eq!([0, 1, 2500, 5000, 9999].map(at), [5000, 5004, 16_250, 27_500, 49_995]);
+        assert_eq!([10_000, 10_001, 1_000_000_000].map(at), [50_000; 3]);
+        assert_eq!([0, 1, 7].map(|full| warmed(full, Duration::ZERO)), [0, 1, 1]);
     }
 }

@@ -12,7 +12,7 @@ mod roster;
 mod snapshot;
 mod tier;
 
-pub use backend::{Backend, Category, Score, Slot};
+pub use backend::{Backend, Category, Score, Slot, WARM_UP};
 pub use backoff::Backoff;
 pub use frame::{BACKENDS_MAX, Flaw, Frame, Item, Refusal, split_name};
 pub use health::{

@@ -28,6 +28,7 @@
 use std::time::Duration;
 
 use super::alias::{LEFT_OUT_MAX, LeftOut};
+use super::backend::{WARM_UP, warmed};
 use super::pace::{keep_over, log_of, lower_median};
 use super::tier::{Row, TYPICAL, Tier};
 use super::{Balance, Pace, Slot, Snapshot};
@@ -56,6 +57,9 @@ pub struct Picker {
     tiers: [Tier; 2],
     /// Of this core.
     in_flight: u64,
+    /// Who has just started, and when.
+    warming: Vec<(Slot, Instant)>,
+    weighed_at: Instant,
     /// Seats of which anything is known that changes with time, each once.
     active: Vec<Slot>,
     /// log₂ of the response time in ns that is typical of the set, once anybody has answered.
@@ -102,6 +106,8 @@ impl Picker {
             seats: Vec::new(),
             tiers: Default::default(),
             in_flight: 0,
+            warming: Vec::new(),
+            weighed_at: Instant::default(),
             active: Vec::new(),
             typical: None,
             judged_at: Instant::default(),
@@ -111,13 +117,15 @@ impl Picker {
 
     /// Takes over a new set. What is in flight stays in its slot, whoever is still listed. Linear in the set,
     /// without allocation unless the set grew.
-    pub fn apply(&mut self, snapshot: &Snapshot) {
+    pub fn apply(&mut self, snapshot: &Snapshot, now: Instant) {
         let slots = snapshot.backends.iter().map(|b| b.slot.index() + 1).max().unwrap_or(0);
         self.make_room(slots.max(snapshot.slots));
         for seat in &mut self.seats {
             (seat.place, seat.is_listed) = (None, false);
         }
         self.tiers.iter_mut().for_each(Tier::clear);
+        self.warming.clear();
+        self.weighed_at = now;
         for backend in &snapshot.backends {
             let seat = &mut self.seats[backend.slot.index()];
             debug_assert!(!seat.is_listed, "a slot stands twice in a snapshot");
@@ -125,11 +133,16 @@ impl Picker {
             if seat.is_out || !backend.is_eligible() {
                 continue;
             }
-            let weight = backend.score.weight();
-            let (tier, weight) = if weight > 0 { (0, weight) } else { (1, 1) };
             let (load, slot) = (seat.load(), backend.slot);
-            let row = Row { load, slot, weight, cost: TYPICAL, is_slow: false };
+            let (tier, full, weight) = match backend.score.weight() {
+                0 => (1, 1, 1),
+                full => (0, full, backend.weight(now)),
+            };
+            let row = Row { load, slot, weight, full, cost: TYPICAL, is_slow: false };
             let row = self.tiers[tier].push(row);
+            if let Some(since) = backend.warming_since.filter(|_| backend.is_warming(now)) {
+                self.warming.push((slot, since));
+            }
             seat.place = Some(Place { tier: tier as u8, row });
             self.tiers[tier].full += usize::from(seat.in_flight >= self.limit);
         }
@@ -232,8 +245,11 @@ impl Picker {
         self.note(slot, log.max(self.typical.unwrap_or(log)) + OUTLIER, now);
     }
 
-    /// Every tick: what is known fades, and who is slow is judged anew.
+    /// Every tick: who has just started gets a little more, what is known fades, and who is slow is judged anew.
     pub fn tick(&mut self, now: Instant) {
+        if !self.warming.is_empty() && now.since(self.weighed_at) >= WEIGH_INTERVAL {
+            self.weigh(now);
+        }
         let since = now.since(self.judged_at);
         if since < JUDGE_INTERVAL {
             return;
@@ -402,6 +418,19 @@ impl Picker {
         }
     }
 
+    /// The weights of those that have just started.
+    fn weigh(&mut self, now: Instant) {
+        self.weighed_at = now;
+        for (slot, since) in &self.warming {
+            let Some(place) = self.seats[slot.index()].place else { continue };
+            let row = &mut self.tiers[usize::from(place.tier)].rows[place.row as usize];
+            row.weight = warmed(row.full, now.since(*since));
+        }
+        self.tiers.iter_mut().for_each(Tier::rebuild);
+        self.judge();
+        self.warming.retain(|(_, since)| now.since(*since) < WARM_UP);
+    }
+
     /// Who is how slow, next to what is typical.
     fn judge(&mut self) {
         self.means.clear();
@@ -410,6 +439,9 @@ impl Picker {
         self.typical = lower_median(&mut self.means).or(self.typical);
         for at in 0..self.active.len() {
             self.price(self.active[at]);
+        }
+        for at in 0..self.warming.len() {
+            self.price(self.warming[at].0);
         }
         let seats = &mut self.seats;
         self.active.retain(|slot| {
@@ -430,7 +462,9 @@ impl Picker {
         let ratio = (log - typical).clamp(-RATIO_MAX, RATIO_MAX).exp2();
         let row = &mut self.tiers[usize::from(place.tier)].rows[place.row as usize];
         row.is_slow = ratio > SLOW;
-        row.cost = (ratio * TYPICAL as f32) as u32;
+        // Whoever has just started is not to be filled up because it is idle.
+        let reserve = row.full as f32 / row.weight as f32;
+        row.cost = (ratio * reserve * TYPICAL as f32) as u32;
     }
 
     fn activate(&mut self, slot: Slot) {
@@ -447,6 +481,7 @@ impl Picker {
             // No request and no tick makes them grow.
             self.active.reserve(slots - self.active.len());
             self.means.reserve(slots);
+            self.warming.reserve(slots);
         }
     }
 
@@ -503,6 +538,8 @@ impl Seat {
 pub const EXCLUDED_MAX: usize = 9;
 const _: () = assert!(EXCLUDED_MAX < LEFT_OUT_MAX);
 
+/// How often the weights of those that have just started are set anew.
+const WEIGH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is judged who is slow.
 const JUDGE_INTERVAL: Duration = Duration::from_millis(50);
 /// A backend that takes so many times as long as is typical is slow. With 1.5 the noise of heavy-tailed response times

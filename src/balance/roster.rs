@@ -5,6 +5,10 @@
 //! and reports nothing in flight to it; then it is forgotten. Its slot goes to somebody else only after every core
 //! has applied a snapshot without it, so cores on different epochs never mix two backends up.
 //!
+//! A backend that the agent calls INIT when it is new, comes back, or was called something else before has just started:
+//! from the first snapshot it can get requests by, its weight grows ([`Backend::weight`]), whatever it is called later.
+//! Those in the first frame have not: they were there before us.
+//!
 //! Invariants: a slot is held by one entry, or waits for its release, or is free; an entry is found under its name
 //! and under its host; a snapshot with the same backends as the last one does not exist.
 
@@ -17,6 +21,7 @@ use super::frame::{BACKENDS_MAX, Frame, Item};
 use super::health::Standings;
 use super::{Backend, Category, Score, Slot, Snapshot, Source};
 use crate::metrics::Published;
+use crate::time::Instant;
 
 /// The set of backends as the control core keeps it.
 #[derive(Debug)]
@@ -47,11 +52,22 @@ struct Entry {
     authority: Arc<str>,
     score: Score,
     category: Category,
+    warming: Warming,
     addresses: Arc<[SocketAddr]>,
     /// Whether the last good frame named it (or the operator did, before any frame).
     is_listed: bool,
+    was_listed: bool,
     /// Epoch since which every snapshot has had it as [`Category::Sundown`].
     sundown_since: Option<u64>,
+}
+
+/// How far a backend has come since it started, as far as we have seen it start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Warming {
+    No,
+    /// It has started and takes no part yet: its name is still resolving.
+    Due,
+    Since(Instant),
 }
 
 /// Who lives at a host, and the last good answer for it.
@@ -93,7 +109,7 @@ impl Roster {
             health: Standings::new(),
         };
         for item in backends {
-            roster.list(&item);
+            roster.list(&item, true);
             roster.source = Source::Static;
         }
         roster
@@ -114,15 +130,17 @@ impl Roster {
             .filter_map(|name| self.by_name.get(name.as_str()))
             .filter_map(|&slot| Some((slot, self.entry(slot)?.is_listed)))
             .collect();
-        self.entries.iter_mut().flatten().for_each(|entry| entry.is_listed = false);
+        for entry in self.entries.iter_mut().flatten() {
+            entry.was_listed = std::mem::take(&mut entry.is_listed);
+        }
         for (slot, is_listed) in kept {
             if let Some(entry) = &mut self.entries[slot.index()] {
                 entry.is_listed = is_listed;
             }
         }
-        self.source = Source::Agent;
+        let is_first = std::mem::replace(&mut self.source, Source::Agent) != Source::Agent;
         self.is_stale = true;
-        let unplaced = frame.items.iter().filter(|item| !self.list(item)).count();
+        let unplaced = frame.items.iter().filter(|item| !self.list(item, is_first)).count();
         self.leaving = self.entries.iter().flatten().filter(|entry| !entry.is_listed).count();
         Taken::InForce { unplaced }
     }
@@ -204,8 +222,9 @@ impl Roster {
         self.health = health;
     }
 
-    /// The next snapshot, when it differs from the last one.
-    pub fn commit(&mut self) -> Option<Arc<Snapshot>> {
+    /// The next snapshot, when it differs from the last one. `now` is what every core takes for the time at which
+    /// whoever is new began to take part.
+    pub fn commit(&mut self, now: Instant) -> Option<Arc<Snapshot>> {
         if !std::mem::take(&mut self.is_stale) {
             return None;
         }
@@ -217,6 +236,9 @@ impl Roster {
             match category {
                 Category::Sundown => entry.sundown_since = entry.sundown_since.or(Some(epoch)),
                 _ => entry.sundown_since = None,
+            }
+            if entry.warming == Warming::Due && !entry.addresses.is_empty() {
+                entry.warming = Warming::Since(now);
             }
             backends.push(entry.backend(Slot(slot as u32), category));
         }
@@ -234,11 +256,18 @@ impl Roster {
         &self.snapshot
     }
 
-    /// Brings `item` in or up to date; `false` when there is no slot for it.
-    fn list(&mut self, item: &Item) -> bool {
+    /// Brings `item` in or up to date; `false` when there is no slot for it. `is_old`: whoever is new to us need not be new.
+    fn list(&mut self, item: &Item, is_old: bool) -> bool {
+        let is_init = item.category == Category::Init;
         if let Some(entry) =
             self.by_name.get(item.name.as_str()).copied().and_then(|s| self.entry_mut(s))
         {
+            let has_restarted = !entry.was_listed || entry.category != Category::Init;
+            match entry.warming {
+                _ if is_init && has_restarted && !is_old => entry.warming = Warming::Due,
+                Warming::Due if !is_init => entry.warming = Warming::No,
+                _ => {}
+            }
             entry.score = item.score;
             entry.category = item.category;
             entry.is_listed = true;
@@ -267,9 +296,11 @@ impl Roster {
             port: item.port,
             score: item.score,
             category: item.category,
+            warming: if is_init && !is_old { Warming::Due } else { Warming::No },
             addresses: with_port(&known.addresses, item.port),
             host,
             is_listed: true,
+            was_listed: false,
             sundown_since: None,
         };
         self.by_name.insert(Arc::clone(&entry.name), slot);
@@ -347,6 +378,10 @@ impl Entry {
             score: self.score,
             category,
             addresses: Arc::clone(&self.addresses),
+            warming_since: match self.warming {
+                Warming::Since(since) => Some(since),
+                Warming::No | Warming::Due => None,
+            },
         }
     }
 }

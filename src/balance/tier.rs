@@ -24,6 +24,8 @@ pub(super) struct Row {
     pub load: u64,
     pub slot: Slot,
     pub weight: u32,
+    /// The weight once it has warmed up.
+    pub full: u32,
     /// What a request in flight stands for next to one at a typical backend, in units of 1/[`TYPICAL`].
     pub cost: u32,
     /// Answers so much later than is typical that it had better get no more.

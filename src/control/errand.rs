@@ -281,6 +281,7 @@ mod tests {
                 score: Score::new(1.0).unwrap(),
                 category: Category::Low,
                 addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+                warming_since: None,
             };
             self.errands.begin(Todo { slot: Slot(3), episode: 7, errand }, Some(&backend));
             self.poll()

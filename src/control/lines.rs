@@ -87,6 +87,7 @@ const PARTS_MAX: usize = 16;
 mod tests {
     use super::*;
     use crate::balance::{Frame, Roster};
+    use crate::time::Instant;
 
     fn frame(items: &[(&str, f64, &str)]) -> Frame {
         let item = |&(name, score, category): &(&str, f64, &str)| {
@@ -108,7 +109,7 @@ mod tests {
             ("10.0.0.3", 4.0, "SUNDOWN"),
             ("app", 3.0, "HU"),
         ]));
-        let first = roster.commit().unwrap();
+        let first = roster.commit(Instant::default()).unwrap();
         assert_eq!(
             roll(&first),
             "4 backends: 10.0.0.1 92, 10.0.0.2 71 INIT, 10.0.0.3 SUNDOWN (draining), \
@@ -120,7 +121,7 @@ mod tests {
             ("app", 3.0, "HU"),
             ("10.0.0.5", 1.5, "LU"),
         ]));
-        let second = roster.commit().unwrap();
+        let second = roster.commit(Instant::default()).unwrap();
         let changes = Changes::between(&first, &second);
         assert_eq!(changes.of_set, "10.0.0.2 SUNDOWN (draining), app 3, +10.0.0.5 1.5");
         assert_eq!(changes.of_scores, "10.0.0.1 92 -> 40");
@@ -137,7 +138,7 @@ mod tests {
         let items: Vec<(&str, f64, &str)> = items.iter().map(|n| (n.as_str(), 1.0, "LU")).collect();
         let mut roster = Roster::new([]);
         roster.take(&frame(&items));
-        let line = roll(&roster.commit().unwrap());
+        let line = roll(&roster.commit(Instant::default()).unwrap());
         assert!(line.starts_with("100 backends: a0 1") && line.ends_with("and 84 more"), "{line}");
     }
 }

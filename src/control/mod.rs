@@ -210,7 +210,7 @@ impl<I: Io> Control<I> {
 
     fn publish(&mut self) {
         let old = Arc::clone(self.roster.snapshot());
-        let new = self.roster.commit();
+        let new = self.roster.commit(self.io.now());
         if let Some(new) = &new {
             self.surroundings.subscribers.iter().for_each(|subscriber| subscriber.send(new));
             self.board.show_snapshot(new);

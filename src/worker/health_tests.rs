@@ -53,6 +53,7 @@ impl Core {
             score: Score::new(1.0).unwrap(),
             category: Category::Low,
             addresses: Arc::from(["10.0.0.1:1".parse().unwrap()]),
+            warming_since: None,
         };
         let others = others.iter().map(|&(slot, standing)| (Slot(slot), standing)).collect();
         let snapshot = Snapshot {

@@ -2,7 +2,7 @@
 
 use super::{access, conn, desk, dial, health, shard, sharing, steer, talk, tick, upstream};
 use crate::access_log::LINE_BYTES_MAX;
-use crate::balance::{EXCLUDED_MAX, RETRIES_MAX, RETRIES_PER_SECOND_MIN};
+use crate::balance::{EXCLUDED_MAX, RETRIES_MAX, RETRIES_PER_SECOND_MIN, WARM_UP};
 use crate::config::Limit;
 
 /// Every limit that is a constant.
@@ -21,6 +21,7 @@ pub const LIMITS: &[Limit] = &[
     Limit::time("a connect before another backend races it", dial::RACE_AFTER),
     Limit::count("backends one request may fail on", dial::FAILED_MAX),
     Limit::count("backends left out of a pick", EXCLUDED_MAX),
+    Limit::time("a new backend's warm-up", WARM_UP),
     Limit::count("requests sent once more", RETRIES_MAX as usize),
     Limit::count("retries a second that need no budget", RETRIES_PER_SECOND_MIN as usize),
     Limit::count("connects at a time to a backend in doubt", health::OPENING_MAX as usize),

@@ -151,7 +151,7 @@ impl<I: Io> Shard<I> {
             }
             self.counters.add(Count::PoolEvictions, evicted as u64);
         }
-        picker.apply(&snapshot);
+        picker.apply(&snapshot, self.now());
         self.queue.borrow().wake_front();
     }
 

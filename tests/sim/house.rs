@@ -158,6 +158,7 @@ impl House {
                 score: Score::new(*score).expect("0 to 100"),
                 category: *category,
                 addresses: Arc::from([backend.address]),
+                warming_since: None,
             })
             .collect();
         let slots = self.slots.borrow().len();

@@ -118,6 +118,7 @@ fn start_worker(
         score: Score::new(100.0).unwrap(),
         category: Category::Low,
         addresses: [origin].into(),
+        warming_since: None,
     };
     let snapshot = Snapshot {
         epoch: 1,

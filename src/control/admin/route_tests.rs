@@ -54,6 +54,7 @@ impl House {
             score: Score::new(score).unwrap(),
             category,
             addresses: [SocketAddr::from(([10, 0, 0, 1], 80))].into(),
+            warming_since: None,
         };
         let backends = backends.iter().enumerate().map(backend).collect();
         let epoch = self.board.snapshot().epoch + 1;

@@ -310,6 +310,7 @@ mod tests {
             score: Score::new(50.0).unwrap(),
             category: Category::Medium,
             addresses: [].into(),
+            warming_since: None,
         };
         let backends: Vec<Backend> = names.iter().map(backend).collect();
         Snapshot { epoch, source: Source::Agent, slots: 4, backends, health: Standings::new() }
