@@ -543,7 +543,7 @@ const WEIGH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is judged who is slow.
 const JUDGE_INTERVAL: Duration = Duration::from_millis(50);
 /// A backend that takes so many times as long as is typical is slow. With 1.5 the noise of heavy-tailed response times
-/// shows in the shares, with 3 the tail grows by a third (`benches/balancing`).
+/// shows in the shares, with 3 the tail grows by a third, by simulation.
 const SLOW: f32 = 2.0;
 /// Answers older than this have lost two thirds of their weight.
 const PACE_MEMORY: Duration = Duration::from_millis(500);

@@ -165,7 +165,7 @@ impl Tier {
 
 /// A [`Row::cost`] like that of most.
 pub(super) const TYPICAL: u32 = 256;
-/// 1 + ε = 11 ÷ 10, and how many requests beyond the fair share are always borne. By simulation (`benches/balancing`):
+/// 1 + ε = 11 ÷ 10, and how many requests beyond the fair share are always borne. By simulation:
 /// ε = 0 or a slack of ½ deviate from the scores by more than two points; both larger, the tail is.
 const SHARE_NUMERATOR: u128 = 11;
 const SHARE_DENOMINATOR: u128 = 10;
