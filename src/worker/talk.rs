@@ -7,7 +7,7 @@
 //! | who is silent | while | limit | outcome |
 //! |---|---|---|---|
 //! | client | it owes body bytes | `timeouts.body` | 408, or the end if the answer has begun |
-//! | client | it does not take its answer | `timeouts.write` | the end |
+//! | client | it takes nothing of its answer | `timeouts.write`, a quarter more to be sure | the end |
 //! | backend | it owes a head, body bytes, or does not read | `timeouts.request` (half of it on trial) | 504, or a cut |
 //!
 //! Each clock runs only while its side is the one that is waited for, and begins anew with every move of that side and
