@@ -1,7 +1,7 @@
 //! The set of backends in force, as the control core broadcasts it.
 
 use super::backend::Backend;
-use super::health::Standings;
+use super::health::{Standing, Standings};
 
 /// Who composed a [`Snapshot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,5 +40,20 @@ impl Snapshot {
             backends: Vec::new(),
             health: Standings::new(),
         }
+    }
+
+    /// Whether this backend of the set gets its share of the requests.
+    pub fn has_share(&self, backend: &Backend) -> bool {
+        let is_held_back = match self.health.of(backend.slot) {
+            Standing::Out => true,
+            Standing::OnTrial { worker, .. } => worker.is_some(),
+            Standing::Up | Standing::Spared => false,
+        };
+        backend.is_eligible() && !is_held_back
+    }
+
+    /// Whether a request finds a backend.
+    pub fn is_usable(&self) -> bool {
+        self.backends.iter().any(|backend| self.has_share(backend))
     }
 }

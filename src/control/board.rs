@@ -13,6 +13,8 @@ use crate::time::{Instant, WallTime};
 /// The notice board of a control core.
 pub struct Board {
     snapshot: RefCell<Arc<Snapshot>>,
+    /// The epoch from which on every set was usable.
+    usable_since: Cell<Option<u64>>,
     link: Cell<Link>,
     /// When the agent's last good frame came.
     heard_at: Cell<Option<Instant>>,
@@ -121,6 +123,7 @@ impl Board {
     pub fn new(has_agent: bool) -> Self {
         Self {
             snapshot: RefCell::new(Arc::new(Snapshot::empty())),
+            usable_since: Cell::new(None),
             link: Cell::new(if has_agent { Link::Dialling } else { Link::Unwanted }),
             heard_at: Cell::new(None),
             stage: Cell::new(Stage::Starting),
@@ -135,6 +138,8 @@ impl Board {
 
     /// The set that is in force from now on.
     pub fn show_snapshot(&self, snapshot: &Arc<Snapshot>) {
+        let since = self.usable_since.get().unwrap_or(snapshot.epoch);
+        self.usable_since.set(snapshot.is_usable().then_some(since));
         *self.snapshot.borrow_mut() = Arc::clone(snapshot);
     }
 
@@ -197,6 +202,11 @@ impl Board {
     /// The set in force.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
+    }
+
+    /// The epoch from which on a request found a backend in every set; `None` when in the one in force it does not.
+    pub fn usable_since(&self) -> Option<u64> {
+        self.usable_since.get()
     }
 
     /// What was counted of the backends' health.

@@ -143,7 +143,7 @@ fn promtool_has_nothing_to_complain_of() {
     agent.push_set(&[(&origin.authority(), 50.0, "LU")]);
     let balancer = Balancer::run(&["--admin", "127.0.0.1:0", "--agent", &agent.url()]);
     let admin = balancer.admin();
-    wait::until("it is ready", COUNTED, || look(admin, "/readyz").0 == 200);
+    balancer.until_ready();
     Traffic::run(balancer.address(), 2, 100);
     let Some((is_good, text)) = promtool(&["check", "metrics"], &look(admin, "/metrics").1) else {
         return;
@@ -203,7 +203,9 @@ fn readiness_follows_the_set_and_the_drain() {
     let flags = ["--admin", "127.0.0.1:0", "--agent", &agent.url(), "--drain-timeout", "60s"];
     let mut balancer = Balancer::run(&flags);
     let admin = balancer.admin();
-    assert_eq!(look(admin, "/readyz"), (503, "no backend is usable\n".to_owned()));
+    let nobody = (503, "no backend is usable\n".to_owned());
+    // The control core may hear last that all workers listen.
+    wait::until("it serves, with nobody to ask", COUNTED, || look(admin, "/readyz") == nobody);
     assert_eq!(look(admin, "/healthz"), (200, "ok\n".to_owned()));
     agent.push_set(&[(&origin.authority(), 50.0, "LU")]);
     wait::until("it is ready", COUNTED, || look(admin, "/readyz").0 == 200);

@@ -1,15 +1,12 @@
 //! `balancer top` in a real terminal: figures move, it follows the size, and gives the terminal back however it ends.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::support::agent::Agent;
 use crate::support::balancer::Balancer;
-use crate::support::client::Client;
 use crate::support::origin::Origin;
 use crate::support::tmux::Terminal;
 use crate::support::traffic::Traffic;
-use crate::support::wait;
 
 fn scene() -> (Vec<Origin>, Agent, Balancer) {
     let origins: Vec<Origin> = ["one", "two"].into_iter().map(Origin::start).collect();
@@ -17,8 +14,7 @@ fn scene() -> (Vec<Origin>, Agent, Balancer) {
     push(&agent, &origins, "LU");
     let flags = ["--admin", "127.0.0.1:0", "--agent", &agent.url(), "--agent-backoff", "1s..5s"];
     let balancer = Balancer::run(&flags);
-    let mut client = Client::connect(balancer.address());
-    wait::until("the set is in force", Duration::from_secs(10), || client.get("/").status() == 200);
+    balancer.until_ready();
     (origins, agent, balancer)
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::client::Client;
 use super::origin::Origin;
 use super::wait;
 
@@ -96,6 +97,17 @@ impl Balancer {
         let log = self.log();
         let text = log.iter().find_map(|line| line.split_once("admin http://"));
         text.expect("the banner names it").1.trim().parse().expect("an address")
+    }
+
+    /// Waits until every core has a backend to ask; it needs an admin listener, too.
+    pub fn until_ready(&self) {
+        let admin = self.admin();
+        let mut client = Client::connect(admin);
+        let ask = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+        wait::until("it is ready", READY, || {
+            client.send(ask.as_bytes()).expect("sent");
+            client.response("GET").expect("an answer").status() == 200
+        });
     }
 
     /// Lines on stderr so far.
@@ -199,3 +211,4 @@ fn address_in(line: &str) -> Option<SocketAddr> {
 }
 
 const START: Duration = Duration::from_secs(10);
+const READY: Duration = Duration::from_secs(10);

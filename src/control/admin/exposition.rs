@@ -3,7 +3,7 @@
 //! Names follow the conventions of Prometheus: base units, `_total` for what only grows. Labels are bounded: cores that
 //! work, codes and reasons from fixed tables, backends of the set in force.
 
-use super::look::{Look, STATES, Wanted, has_share, state};
+use super::look::{Look, STATES, Wanted, state};
 use crate::balance::Backend;
 use crate::control::board::{Link, Note, Stage};
 use crate::http::Refusal;
@@ -272,7 +272,7 @@ fn backends(text: &mut Text, look: &Look<'_>) {
             ("category", backend.category.label()),
             ("state", state(&snapshot, backend)),
         ];
-        text.count(&labels, u64::from(has_share(&snapshot, backend)));
+        text.count(&labels, u64::from(snapshot.has_share(backend)));
     }
     text.family(Kind::Counter, "balancer_backend_ejections_total", "How often it ceased to work.");
     for (backend, _) in &rows {

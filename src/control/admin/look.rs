@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::frame::{AgentView, BackendView, CoreView, Frame, Happening, History, Moment};
 use super::tally::{Second, Tally};
-use crate::balance::{Backend, Category, Snapshot, Source, Standing};
+use crate::balance::{Backend, Category, Snapshot, Source};
 use crate::control::board::{Board, Event, Link, Stage};
 use crate::metrics::METRICS;
 use crate::metrics::codes::CLASSES;
@@ -164,7 +164,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub fn of(snapshot: &Snapshot) -> Self {
-        let eligible = || snapshot.backends.iter().filter(|backend| has_share(snapshot, backend));
+        let eligible = || snapshot.backends.iter().filter(|backend| snapshot.has_share(backend));
         Self {
             total: eligible().map(|backend| f64::from(backend.score.weight())).sum(),
             equals: eligible().count() as f64,
@@ -173,7 +173,7 @@ impl Wanted {
 
     pub fn share(&self, snapshot: &Snapshot, backend: &Backend) -> f64 {
         match () {
-            () if !has_share(snapshot, backend) => 0.0,
+            () if !snapshot.has_share(backend) => 0.0,
             () if self.total > 0.0 => f64::from(backend.score.weight()) / self.total,
             () => 1.0 / self.equals,
         }
@@ -214,16 +214,6 @@ pub(super) fn state(snapshot: &Snapshot, backend: &Backend) -> &'static str {
 
 /// Every state there is.
 pub(super) const STATES: [&str; 6] = ["up", "spared", "out", "on_trial", "draining", "unresolved"];
-
-/// Whether it gets its share of the requests.
-pub(super) fn has_share(snapshot: &Snapshot, backend: &Backend) -> bool {
-    let is_held_back = match snapshot.health.of(backend.slot) {
-        Standing::Out => true,
-        Standing::OnTrial { worker, .. } => worker.is_some(),
-        Standing::Up | Standing::Spared => false,
-    };
-    backend.is_eligible() && !is_held_back
-}
 
 /// How far the process has come, in one word.
 pub(super) const fn stage(stage: Stage) -> &'static str {

@@ -1,7 +1,7 @@
 //! From a request to what is done about it. Pure, but for what it looks at.
 
 use super::guard::{PURGE_FIELD, may_change, may_look};
-use super::look::{Look, has_share};
+use super::look::Look;
 use super::purge;
 use super::reply::Reply;
 use super::tables;
@@ -108,15 +108,21 @@ fn healthz(look: &Look<'_>) -> Reply {
     }
 }
 
-/// 200 when a request would be served.
+/// 200 when a request would be served, whichever worker it meets: each has taken a set that can serve it, and so can
+/// every set since. Asking for the newest set instead would turn red for a moment with every change.
 fn readyz(look: &Look<'_>) -> Reply {
-    let snapshot = look.board.snapshot();
-    let usable = snapshot.backends.iter().filter(|backend| has_share(&snapshot, backend)).count();
-    match look.board.stage() {
-        Stage::Starting => Reply::text(503, "starting: not every worker listens yet\n"),
-        Stage::Draining => Reply::text(503, "draining\n"),
-        Stage::Serving if usable == 0 => Reply::text(503, "no backend is usable\n"),
-        Stage::Serving => Reply::text(200, "ready\n"),
+    match (look.board.stage(), look.board.usable_since()) {
+        (Stage::Starting, _) => Reply::text(503, "starting: not every worker listens yet\n"),
+        (Stage::Draining, _) => Reply::text(503, "draining\n"),
+        (Stage::Serving, None) => Reply::text(503, "no backend is usable\n"),
+        (Stage::Serving, Some(epoch)) => {
+            match look.tally.cores.iter().find(|core| core.block.epoch() < epoch) {
+                Some(core) => {
+                    Reply::text(503, format!("core {} has not taken the set yet\n", core.core))
+                }
+                None => Reply::text(200, "ready\n"),
+            }
+        }
     }
 }
 

@@ -39,6 +39,7 @@ impl House {
             ("app-2", 10.0, Category::High),
             ("app\"3", 50.0, Category::Sundown),
         ]);
+        house.blocks.iter().for_each(|block| block.store_epoch(house.board.snapshot().epoch));
         house
     }
 
@@ -199,10 +200,19 @@ fn health_names_the_core_that_hangs() {
 #[test]
 fn readiness_says_why_not() {
     let house = House::new();
-    assert_eq!(house.get("/readyz"), (200, "ready\n".to_owned()));
+    let ready = (200, "ready\n".to_owned());
+    assert_eq!(house.get("/readyz"), ready);
     house.show(&[("app-1", 30.0, Category::Sundown)]);
     assert_eq!(house.get("/readyz"), (503, "no backend is usable\n".to_owned()));
     house.show(&[("app-1", 30.0, Category::Low), ("app-2", 10.0, Category::Low)]);
+    // A worker that still has the set before would answer 503.
+    house.blocks[0].store_epoch(house.board.snapshot().epoch);
+    assert_eq!(house.get("/readyz"), (503, "core 1 has not taken the set yet\n".to_owned()));
+    house.blocks[1].store_epoch(house.board.snapshot().epoch);
+    assert_eq!(house.get("/readyz"), ready);
+    // One usable set after the other: nobody has to wait.
+    house.show(&[("app-2", 10.0, Category::Low), ("app-3", 1.0, Category::Low)]);
+    assert_eq!(house.get("/readyz"), ready);
     let mut snapshot = (*house.board.snapshot()).clone();
     snapshot.health.others = vec![(Slot(0), Standing::Out)];
     house.board.show_snapshot(&Arc::new(snapshot.clone()));
