@@ -346,13 +346,16 @@ fn strip(frame: &Frame) -> Line {
         Some(ratio) if ratio > 0.005 => Style::Warn,
         _ => Style::Strong,
     };
-    let cache = hit_ratio(frame);
+    let (cache_style, cache) = match has_cache(frame) {
+        true => (Style::Strong, percent(hit_ratio(frame))),
+        false => (Style::Soft, "off".to_owned()),
+    };
     let parts = [
         ("req/s ", Style::Strong, number(frame.rps)),
         ("p50 ", Style::Strong, millis(frame.p50_ms)),
         ("p99 ", Style::Strong, millis(frame.p99_ms)),
         ("5xx ", errors, percent(frame.error_ratio)),
-        ("cache hits ", Style::Strong, percent(cache)),
+        ("cache hits ", cache_style, cache),
         ("connections ", Style::Strong, number(frame.connections as f64)),
         ("in flight ", Style::Strong, number(frame.in_flight as f64)),
         ("queued ", Style::Strong, number(frame.queue as f64)),
@@ -363,9 +366,18 @@ fn strip(frame: &Frame) -> Line {
     pieces.collect()
 }
 
+fn cache_counter(kind: &str) -> String {
+    format!("balancer_cache_{kind}_total")
+}
+
+/// Without a cache there are no counters of one.
+fn has_cache(frame: &Frame) -> bool {
+    frame.counters.contains_key(&cache_counter("hits"))
+}
+
 /// Of the requests that the cache could have answered, the part that it did.
 fn hit_ratio(frame: &Frame) -> Option<f64> {
-    let count = |kind: &str| frame.counters.get(&format!("balancer_cache_{kind}_total")).copied();
+    let count = |kind: &str| frame.counters.get(&cache_counter(kind)).copied();
     let hits: u64 =
         ["hits", "stale", "revalidations", "collapsed"].iter().filter_map(|kind| count(kind)).sum();
     let asked = hits + count("misses")?;

@@ -110,6 +110,12 @@ fn what_matters_is_on_it() {
     assert!(narrow.contains("app-0000") && !narrow.contains("LATENCY"), "{narrow}");
     let lost = text(&Scene { lost: Some("nobody listens there".into()), ..scene(1) }.draw(100, 24));
     assert!(lost.contains("no word from it: nobody listens there; trying again"), "{lost}");
+    assert!(shown.contains("cache hits off   "), "{shown}");
+    let mut caching = scene(1);
+    let counters = [("hits", 3), ("misses", 1)].map(|(kind, n)| (cache_counter(kind), n));
+    caching.frame.as_mut().unwrap().counters.extend(counters);
+    let shown = text(&caching.draw(140, 24));
+    assert!(shown.contains("cache hits 75.0 %   "), "{shown}");
     let none = text(&scene(0).draw(100, 24));
     assert!(none.contains("none: requests are answered 503"), "{none}");
 }

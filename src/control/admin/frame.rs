@@ -84,7 +84,7 @@ pub struct Frame {
     pub backends: Vec<BackendView>,
     /// How many backends there are.
     pub backends_total: usize,
-    /// Every counter of the metrics page by its name, all cores together.
+    /// Every counter of the metrics page by its name, all cores together; those of the cache only if there is one.
     pub counters: BTreeMap<String, u64>,
     /// The last second.
     pub second: Moment,
@@ -134,7 +134,7 @@ pub struct CoreView {
     pub epoch: u64,
     /// Since its last sign of life.
     pub beat_s: f64,
-    /// Its counters of the cache, by name.
+    /// Its counters of the cache, by name; none without a cache.
     pub cache: BTreeMap<String, u64>,
 }
 

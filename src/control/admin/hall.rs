@@ -85,6 +85,7 @@ impl<I: Io> Hall<I> {
             board: &self.board,
             tally: &self.tally.borrow(),
             agent_url: self.agent_url.as_deref(),
+            has_cache: self.purge.is_some(),
             now: self.io.now(),
             wall: self.io.wall(),
             began: self.began,

@@ -17,6 +17,8 @@ pub(super) struct Look<'a> {
     pub board: &'a Board,
     pub tally: &'a Tally,
     pub agent_url: Option<&'a str>,
+    /// Without a cache its counters are not shown: zeros would say that nothing hits.
+    pub has_cache: bool,
     pub now: Instant,
     pub wall: WallTime,
     pub began: Instant,
@@ -145,13 +147,15 @@ impl Look<'_> {
                     ("balancer_cache_bytes".to_owned(), core.gauges.cache_bytes),
                     ("balancer_cache_entries".to_owned(), core.gauges.cache_entries),
                 ])
+                .filter(|_| self.has_cache)
                 .collect(),
         };
         self.tally.cores.iter().map(one).collect()
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
-        let named = METRICS.iter().enumerate();
+        let is_shown = |name: &str| self.has_cache || !name.starts_with(CACHE_PREFIX);
+        let named = METRICS.iter().enumerate().filter(|(_, (_, name, _))| is_shown(name));
         named.map(|(at, (_, name, _))| ((*name).to_owned(), self.tally.count(at))).collect()
     }
 }

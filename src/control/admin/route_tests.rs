@@ -19,6 +19,7 @@ struct House {
     tally: Tally,
     blocks: Vec<Arc<Published>>,
     listens_on: SocketAddr,
+    has_cache: bool,
     now: Instant,
 }
 
@@ -31,7 +32,8 @@ impl House {
         let blocks: Vec<_> = (0..2).map(|_| Arc::new(Published::new(8))).collect();
         let tally = Tally::new(blocks.iter().cloned().enumerate().collect(), at(100));
         let listens_on = SocketAddr::from(([127, 0, 0, 1], 9900));
-        let house = Self { board: Board::new(true), tally, blocks, listens_on, now: at(110) };
+        let (board, has_cache, now) = (Board::new(true), true, at(110));
+        let house = Self { board, tally, blocks, listens_on, has_cache, now };
         house.beat(109);
         house.board.set_stage(Stage::Serving);
         house.show(&[
@@ -89,6 +91,7 @@ impl House {
             board: &self.board,
             tally: &self.tally,
             agent_url: Some("ws://agent:4000/ws"),
+            has_cache: self.has_cache,
             now: self.now,
             wall: WallTime::from_ms(1_000_000),
             began: at(100),
