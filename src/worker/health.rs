@@ -32,7 +32,7 @@ pub struct Reporter<B> {
 }
 
 /// One core's view.
-pub(super) struct Health<B> {
+pub struct Health<B> {
     worker: u32,
     reporter: Reporter<B>,
     serial: Cell<u64>,
@@ -70,7 +70,7 @@ struct View {
 
 /// What a finding came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(super) struct Noted {
+pub struct Noted {
     /// Somebody is to get requests who got none, or the reverse.
     pub has_changed: bool,
     /// A report was lost.
@@ -78,7 +78,8 @@ pub(super) struct Noted {
 }
 
 impl<B: Bell> Health<B> {
-    pub(super) fn new(worker: u32, reporter: Reporter<B>) -> Self {
+    /// Everybody is available, and `worker` is what the control core knows this core by.
+    pub fn new(worker: u32, reporter: Reporter<B>) -> Self {
         Self {
             worker,
             reporter,
@@ -90,7 +91,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// Takes over the standings of a snapshot.
-    pub(super) fn apply(&self, snapshot: &Snapshot, now: Instant) {
+    pub fn apply(&self, snapshot: &Snapshot, now: Instant) {
         self.epoch.set(snapshot.epoch);
         let views = &mut *self.views.borrow_mut();
         views.iter_mut().for_each(|view| view.is_eligible = false);
@@ -124,7 +125,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// Whether `slot` gets requests from this core.
-    pub(super) fn is_available(&self, slot: Slot) -> bool {
+    pub fn is_available(&self, slot: Slot) -> bool {
         self.look(slot, |view| view.is_available(self.worker)).unwrap_or(true)
     }
 
@@ -145,7 +146,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// A request goes to `slot`. `Some`: how it goes is the trial of that number, to be told by [`tried`](Self::tried).
-    pub(super) fn begin(&self, slot: Slot, now: Instant) -> (Option<u64>, Noted) {
+    pub fn begin(&self, slot: Slot, now: Instant) -> (Option<u64>, Noted) {
         let mut noted = Noted::default();
         let number = self.change(slot, |view| match view.standing {
             Standing::OnTrial { number, worker: Some(worker) }
@@ -166,7 +167,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// How the trial of that number went. Of one that is open to all cores only what decides is told, and once.
-    pub(super) fn tried(&self, slot: Slot, number: u64, trial: Trial, now: Instant) -> Noted {
+    pub fn tried(&self, slot: Slot, number: u64, trial: Trial, now: Instant) -> Noted {
         let is_new = self.change(slot, |view| match view.standing {
             Standing::OnTrial { number: current, worker } if current == number => {
                 view.answering_since = None;
@@ -180,7 +181,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// A whole answer came from `slot`.
-    pub(super) fn answered(&self, slot: Slot, now: Instant) {
+    pub fn answered(&self, slot: Slot, now: Instant) {
         self.change(slot, |view| {
             view.row = 0;
             view.answered_at = now;
@@ -207,7 +208,7 @@ impl<B: Bell> Health<B> {
 
     /// The head of an answer came from `slot`, to the request on trial if there is a `trial`: it is not silent. True when
     /// that makes it available.
-    pub(super) fn heard(&self, slot: Slot, trial: Option<u64>, now: Instant) -> bool {
+    pub fn heard(&self, slot: Slot, trial: Option<u64>, now: Instant) -> bool {
         if self.pending.get() == 0 && trial.is_none() {
             return false;
         }
@@ -222,7 +223,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// A try at `slot` failed.
-    pub(super) fn failed(&self, slot: Slot, symptom: Symptom, now: Instant) -> Noted {
+    pub fn failed(&self, slot: Slot, symptom: Symptom, now: Instant) -> Noted {
         let is_conclusive = symptom.is_of_connect() && symptom != Symptom::Overtaken;
         let finding = self.change(slot, |view| {
             view.row += 1;
@@ -265,7 +266,7 @@ impl<B: Bell> Health<B> {
     }
 
     /// Ends what was held back for long enough; who has been answering for long enough has passed.
-    pub(super) fn sweep(&self, now: Instant) -> Noted {
+    pub fn sweep(&self, now: Instant) -> Noted {
         let mut noted = Noted::default();
         if self.pending.get() == 0 {
             return noted;

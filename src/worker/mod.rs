@@ -63,16 +63,18 @@ use crate::metrics::{Count, Published};
 pub use access::{Batch, LogMail, LogOutlet, Spare, lines_in};
 use caching::Caching;
 pub use caching::{CacheMail, Purger};
-pub use health::Reporter;
+pub use health::{Health, Noted, Reporter};
 pub use limits::LIMITS;
 
 use client::Client;
 use conn::{Bursts, burst, serve};
 pub use credits::Credits;
+pub use shard::TICK;
 use shard::{Admitted, DESKS_KEPT_MAX, Shard};
 pub use sharing::Share;
 pub use steer::SteerMail;
 use steer::{Newcomer, Steering};
+pub use tick::{IDLE_TICK, Looks, REST_AFTER};
 
 /// What reaches a worker from other cores, and what it lets them see. After a send, ring the worker's bell.
 pub struct Mail<I: Io> {

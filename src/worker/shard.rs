@@ -290,4 +290,4 @@ impl<I: Io> Drop for DeskInUse<I> {
 /// Desks kept for reuse per core; more exist while more requests are in flight.
 pub(super) const DESKS_KEPT_MAX: usize = 128;
 /// Pause between two ticks while requests are in flight.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(10);

@@ -131,7 +131,7 @@ pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
 
 /// How far this core has come in looking at the others.
 #[derive(Default)]
-struct Looks {
+pub struct Looks {
     /// The peer whose figures are next.
     loads: usize,
     paces: usize,
@@ -139,9 +139,9 @@ struct Looks {
 }
 
 impl Looks {
-    /// Takes in what the others have in flight, and every [`PACES_EVERY`] what they know of response times. What changes
-    /// while it is read is an estimate as good as any.
-    fn go_on(&mut self, picker: &mut Picker, peers: &[Arc<Published>], now: Instant) {
+    /// Takes in what the others have in flight and, less often, what they know of response times. What changes while it is
+    /// read is an estimate as good as any.
+    pub fn go_on(&mut self, picker: &mut Picker, peers: &[Arc<Published>], now: Instant) {
         let mut left = ENTRIES_PER_TICK;
         let is_alive = |peer: &Published| now.since(Instant::from_ns(peer.beat_ns())) < SILENCE_MAX;
         while left > 0 && self.loads < peers.len() {
@@ -180,13 +180,13 @@ impl Looks {
 }
 
 /// Pause while nothing happens: a sign of life.
-pub(super) const IDLE_TICK: Duration = Duration::from_secs(1);
+pub const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Entries of other cores' lists read in one tick, a list begun being read to its end: about 100 µs.
 pub(super) const ENTRIES_PER_TICK: usize = 16_384;
 /// How often response times are taken over.
 const PACES_EVERY: Duration = Duration::from_millis(50);
 /// How long after the last request the core goes on as if there were work.
-const REST_AFTER: Duration = Duration::from_millis(250);
+pub const REST_AFTER: Duration = Duration::from_millis(250);
 /// Pause between two looks for connections that lie idle.
 const COOL_EVERY: Duration = Duration::from_millis(50);
 /// Over how long it is measured how busy the core is.
