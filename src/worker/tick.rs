@@ -118,7 +118,7 @@ pub(super) fn publish<I: Io>(shard: &Shard<I>, published: &Published) {
         in_flight: picker.total_in_flight(),
         queue_depth: shard.queue.borrow().len() as u64,
         pool_idle: shard.pool.borrow().idle() as u64 + shard.share.as_ref().map_or(0, Share::seen),
-        cache_bytes: held.bytes,
+        cache_bytes: held.bytes + held.lingering_bytes,
         cache_entries: held.entries as u64,
         cache_fills: held.fills as u64,
     });

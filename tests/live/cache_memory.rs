@@ -1,6 +1,7 @@
 //! The byte budget is what the process grows by, not a wish (CACHE.md, budget).
 
 use crate::support::cached::{House, is_hit};
+use crate::support::client::Client;
 use crate::support::noise;
 use crate::support::origin::Saying;
 
@@ -14,18 +15,18 @@ fn growth_kib(house: &House, bytes: u64, count: u64) -> u64 {
     for n in 0..count / 10 {
         clients[n as usize % 8].get(&format!("/say/passed/{n}"));
     }
-    let before = house.balancer.resident_kib();
+    let before = house.balancer.memory_kib();
     let mut peak = 0;
     for n in 0..count {
         let response = clients[n as usize % 8].get(&format!("/say/stored/{n}"));
         assert!(response.status() == 200 && response.body.len() as u64 == bytes);
         if n % 64 == 0 {
-            peak = peak.max(house.balancer.resident_kib());
+            peak = peak.max(house.balancer.memory_kib());
         }
     }
     let newest = clients[0].get(&format!("/say/stored/{}", count - 1));
     assert!(is_hit(&newest), "the cache is at work: {:?}", newest.head);
-    let growth = peak.max(house.balancer.resident_kib()).saturating_sub(before);
+    let growth = peak.max(house.balancer.memory_kib()).saturating_sub(before);
     eprintln!("{count} objects of {bytes} bytes: {growth} KiB more than {before} KiB");
     growth
 }
@@ -62,7 +63,7 @@ fn readers_of_what_was_evicted_keep_it_no_longer_than_they_read() {
         let stuck: Vec<_> = (0..50)
             .map(|_| {
                 let address = house.balancer.address();
-                let mut client = crate::support::client::Client::connect_narrow(address, 4_096);
+                let mut client = Client::connect_narrow(address, 4_096);
                 client.send(b"GET /say/large HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
                 client.response_head("GET").expect("a head");
                 client
@@ -74,4 +75,42 @@ fn readers_of_what_was_evicted_keep_it_no_longer_than_they_read() {
     };
     // The budget, what fifty slow readers hold together (3 MiB), and their socket buffers' share of ours.
     assert!(growth <= 8 * 1024 * 11 / 10 + 3 * 1024, "{growth} KiB");
+}
+
+#[test]
+fn slow_readers_of_many_bodies_hold_no_more_than_the_budget() {
+    let house = House::one_core(&["--cache-bytes", "16MiB"]);
+    let body = noise::body(3, 1 << 20);
+    house.origin.say("slow", Saying::new("Cache-Control: max-age=600", body.clone()));
+    let mut quick = house.client();
+    for n in 0..40 {
+        quick.get(&format!("/say/slow/warm-{n}"));
+    }
+    let before = house.balancer.memory_kib();
+    let mut peak = before;
+    let mut slow = Vec::new();
+    for n in 0..48 {
+        let target = format!("/say/slow/{n}");
+        assert_eq!(quick.get(&target).body, body);
+        let mut client = Client::connect_narrow(house.balancer.address(), 4_096);
+        client
+            .send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+            .expect("sent");
+        let (_, _, framing) = client.response_head("GET").expect("a head");
+        slow.push((client, framing));
+        peak = peak.max(house.balancer.memory_kib());
+    }
+    let growth = peak - before;
+    eprintln!(
+        "48 slow readers of 1 MiB each: {growth} KiB more than {before} KiB with a full store of 16 MiB"
+    );
+    // Those that found no room in the store have buffers of their own, 80 KiB for both ways.
+    assert!(growth <= 16 * 1024 / 10 + 48 * 80, "{growth} KiB");
+    for (mut client, framing) in slow {
+        let mut read = Vec::new();
+        client.body(framing, |bytes| read.extend_from_slice(bytes)).expect("a whole body");
+        assert!(read == body, "{} bytes", read.len());
+    }
+    quick.get("/say/slow/after");
+    assert!(is_hit(&quick.get("/say/slow/after")), "there is room again");
 }

@@ -21,7 +21,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// A handle to the bytes. The last one frees them.
 #[derive(Clone, Debug)]
@@ -33,9 +33,16 @@ enum Bytes {
     File(Arc<InFile>),
 }
 
+/// Knows a body without keeping it in memory.
+#[derive(Debug)]
+pub(super) enum Remnant {
+    Segments(Weak<Segments>),
+    File(Weak<InFile>),
+}
+
 /// A whole body in a file of its own.
 #[derive(Debug)]
-struct InFile {
+pub(super) struct InFile {
     file: File,
     bytes: u64,
     _place: FilePlace,
@@ -77,7 +84,7 @@ pub struct Published {
 pub struct Full;
 
 #[derive(Debug)]
-struct Segments {
+pub(super) struct Segments {
     /// State, count of segments, length: see [`pack`].
     published: AtomicU64,
     /// Cores with a reader that waits for more, bit `core % 64`.
@@ -198,12 +205,30 @@ impl Body {
         }
     }
 
+    /// What tells whether it is still in memory.
+    pub(super) fn remnant(&self) -> Remnant {
+        match &self.0 {
+            Bytes::Segments(segments) => Remnant::Segments(Arc::downgrade(segments)),
+            Bytes::File(file) => Remnant::File(Arc::downgrade(file)),
+        }
+    }
+
     /// Whether both are handles to the same bytes.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Bytes::Segments(one), Bytes::Segments(other)) => Arc::ptr_eq(one, other),
             (Bytes::File(one), Bytes::File(other)) => Arc::ptr_eq(one, other),
             _ => false,
+        }
+    }
+}
+
+impl Remnant {
+    /// How long it is by now; `None` once nobody holds it.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Segments(segments) => segments.upgrade().map(|held| held.published().bytes),
+            Self::File(file) => file.upgrade().map(|held| held.bytes),
         }
     }
 }

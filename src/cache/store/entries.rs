@@ -1,5 +1,7 @@
 //! How the [`Store`] changes: objects come in, grow, settle and leave, and every count follows.
 
+use std::sync::Arc;
+
 use super::s3fifo::{STEPS_MAX, Short};
 use super::vocabulary::Fill;
 use super::{
@@ -44,7 +46,7 @@ impl<P> Store<P> {
         if body.state == BodyState::Complete {
             self.settling.push_back(id);
         }
-        self.make_room();
+        self.make_room(0);
         if !self.fills.contains_key(&id) {
             return Put::Stored;
         }
@@ -66,7 +68,9 @@ impl<P> Store<P> {
             BodyState::Aborted => Some(Refusal::Aborted),
             _ if variant.object.terms().generation != generation => Some(Refusal::Invalidated),
             _ if self.is_too_large(body.bytes, weight) => Some(Refusal::TooLarge),
-            _ if self.pinned_bytes() + growth > self.limits.bytes => Some(Refusal::Crowded),
+            _ if self.pinned_bytes() + growth > self.limits.bytes || !self.make_room(growth) => {
+                Some(Refusal::Crowded)
+            }
             BodyState::Filling | BodyState::Complete => None,
         };
         if let Some(refusal) = refusal {
@@ -81,16 +85,29 @@ impl<P> Store<P> {
         if body.state == BodyState::Complete && !self.settling.contains(&id) {
             self.settling.push_back(id);
         }
-        self.make_room();
+        self.make_room(0);
         if self.fills.contains_key(&id) { Put::Filling(Fill(id)) } else { Put::Stored }
     }
 
-    /// Evicts down to the budgets, within [`STEPS_MAX`], then unpins the complete fills there is room for.
-    pub(super) fn make_room(&mut self) {
-        let mut steps = STEPS_MAX;
-        while let Some(short) = self.short() {
+    /// Evicts until there is room for `more` bytes, within [`STEPS_MAX`], then unpins the complete fills there is room
+    /// for. False if there is no room because all that could be evicted is being read.
+    pub(super) fn make_room(&mut self, more: u64) -> bool {
+        let (mut steps, mut spared) = (STEPS_MAX, 0);
+        if self.short(more) == Some(Short::Bytes) {
+            self.lingering.sweep(LINGERING_PER_CALL);
+        }
+        while let Some(short) = self.short(more) {
             let Some(slot) = self.queues.victim(short, &mut steps) else { break };
-            self.remove_entry(slot, Why::Evicted);
+            // Without it there would be as much in memory, and somebody would fetch it again.
+            if short == Short::Bytes && self.is_being_read(slot) {
+                self.queues.spare(slot);
+                spared += 1;
+                if spared == SPARED_MAX {
+                    break;
+                }
+            } else {
+                self.remove_entry(slot, Why::Evicted);
+            }
         }
         while let Some(&id) = self.settling.front() {
             if let Some((slot, at)) = self.filling(id)
@@ -100,6 +117,14 @@ impl<P> Store<P> {
             }
             self.settling.pop_front();
         }
+        let is_held_up = spared == SPARED_MAX || self.queues.len() == spared;
+        !(is_held_up && self.short(more) == Some(Short::Bytes))
+    }
+
+    /// Whether a slow reader has hold of one of its bodies.
+    fn is_being_read(&self, slot: u32) -> bool {
+        let variants = self.entry(slot).map_or(&[][..], |entry| &entry.variants);
+        variants.iter().any(|variant| variant.object.body().handles() > 1)
     }
 
     pub(super) fn remove_entry(&mut self, slot: u32, why: Why) -> usize {
@@ -115,11 +140,21 @@ impl<P> Store<P> {
     ) -> usize {
         let Some(entry) = self.slab[slot as usize].as_mut() else { return 0 };
         let (mut count, mut weight, mut fills) = (0, 0, 0);
+        // A freshened head lies over the body of the one it replaces.
+        let kept = match why {
+            Why::Replaced => entry.variants.first().map(|variant| variant.object.body().clone()),
+            _ => None,
+        };
         entry.variants.retain(|variant| {
             if !is_leaving(variant) {
                 return true;
             }
             variant.object.let_go();
+            let body = variant.object.body();
+            let is_held = Arc::strong_count(&variant.object) > 1 || body.handles() > 1;
+            if is_held && !kept.as_ref().is_some_and(|kept| kept.is_same(body)) {
+                self.lingering.take_in(body.remnant());
+            }
             count += 1;
             weight += variant.weight;
             if let Some(id) = variant.fill {
@@ -217,9 +252,12 @@ impl<P> Store<P> {
         Some((slot, at))
     }
 
-    fn short(&self) -> Option<Short> {
+    /// What there is too much of, with `more` bytes on top.
+    fn short(&self, more: u64) -> Option<Short> {
         match () {
-            () if self.bytes > self.limits.bytes => Some(Short::Bytes),
+            () if self.bytes + self.lingering.bytes() + more > self.limits.bytes => {
+                Some(Short::Bytes)
+            }
             () if self.index.len() > self.limits.entries => Some(Short::Entries),
             () => None,
         }
@@ -240,8 +278,18 @@ impl<P> Store<P> {
         entry.filter(|entry| entry.fills == 0).map_or(0, |entry| entry.weight)
     }
 
+    /// What `object` will take the place of.
+    pub(super) fn replaced_bytes(&self, object: &Handle<P>) -> u64 {
+        let slot = self.index.get(&object.terms().hash);
+        let entry = slot.and_then(|slot| self.entry(*slot));
+        let variants = entry.map_or(&[][..], |entry| &entry.variants);
+        let same = variants.iter().find(|v| v.object.terms().variant == object.terms().variant);
+        same.map_or(0, |variant| variant.weight)
+    }
+
+    /// What no eviction brings back.
     pub(super) fn pinned_bytes(&self) -> u64 {
-        self.bytes - self.queues.bytes()
+        self.bytes - self.queues.bytes() + self.lingering.bytes()
     }
 
     fn counter(&mut self, why: Why) -> &mut u64 {
@@ -306,12 +354,18 @@ impl<P> Store<P> {
         assert_eq!(entries + self.free.len(), self.slab.len());
         assert!(self.queues.bytes() <= self.limits.bytes, "the byte budget");
         assert!(self.queues.len() <= self.limits.entries, "the entry budget");
-        assert!(self.pinned_bytes() <= self.limits.bytes, "fills are within the budget, too");
+        let filling = self.bytes - self.queues.bytes();
+        assert!(filling <= self.limits.bytes, "fills are within the budget, too");
+        self.lingering.check_invariants();
         self.queues.check_invariants();
         self.leases.check_invariants();
     }
 }
 
+/// Bodies on their way out that one call looks at.
+const LINGERING_PER_CALL: usize = 8;
+/// Bodies that are being read that one call comes upon before it gives up.
+const SPARED_MAX: usize = 16;
 #[cfg(debug_assertions)]
 const CHECKED_ALWAYS: usize = 256;
 #[cfg(debug_assertions)]

@@ -11,6 +11,10 @@
 //! A fill is counted as it grows and *pinned*: it is not evicted, its key neither. Evictions per call are limited; a
 //! fill that is complete while they still lag behind stays pinned until they have caught up.
 //!
+//! A body that leaves while somebody holds it is still memory: it is counted until it is freed. One that a slow reader has
+//! told of ([`Body::handles`]) is not evicted, which would free nothing. Where nothing but such bodies is left, nothing
+//! new is stored.
+//!
 //! Invariants: what is not pinned is within both budgets, after every call; what is pinned is within the byte budget
 //! after it was polled; no object is larger than [`Store::object_bytes_max`], no key heavier than half the shard; a
 //! key is evictable or has a variant that fills, never both; an object that has left is marked as gone.
@@ -21,6 +25,7 @@ mod generations;
 mod hashing;
 mod l1;
 mod lease;
+mod lingering;
 mod object;
 mod s3fifo;
 mod vocabulary;
@@ -43,6 +48,7 @@ use crate::time::Instant;
 use entries::Why;
 use hashing::ByHash;
 use lease::{Leases, Turn};
+use lingering::Lingering;
 use s3fifo::S3Fifo;
 
 /// One shard.
@@ -64,6 +70,7 @@ pub struct Store<P> {
     settling: VecDeque<u64>,
     last_fill: u64,
     bytes: u64,
+    lingering: Lingering,
     objects: usize,
     /// Next slot of the expiry sweep.
     hand: usize,
@@ -106,6 +113,7 @@ impl<P> Store<P> {
             settling: VecDeque::new(),
             last_fill: 0,
             bytes: 0,
+            lingering: Lingering::default(),
             objects: 0,
             hand: 0,
             counters: Counters::default(),
@@ -281,7 +289,8 @@ impl<P> Store<P> {
                 variant.object.terms().keep_until <= now || !variant.object.is_usable(&generations)
             });
         }
-        self.make_room();
+        self.lingering.sweep(budget);
+        self.make_room(0);
         self.check();
         expired
     }
@@ -301,6 +310,7 @@ impl<P> Store<P> {
         Gauges {
             bytes: self.bytes,
             pinned_bytes: self.bytes - self.queues.bytes(),
+            lingering_bytes: self.lingering.bytes(),
             entries: self.index.len(),
             objects: self.objects,
             fills: self.fills.len(),
@@ -348,7 +358,7 @@ impl<P> Store<P> {
     }
 
     /// Whether an object may be stored, and how long its body is by now.
-    fn admit(&self, object: &Handle<P>) -> Result<Published, Refusal> {
+    fn admit(&mut self, object: &Handle<P>) -> Result<Published, Refusal> {
         let body = object.body().published();
         let weight = object.weight(body.bytes);
         let pinned = self.pinned_bytes() + self.evictable_bytes(object) + weight;
@@ -360,6 +370,9 @@ impl<P> Store<P> {
             _ if self.is_too_large(body.bytes, weight) => Err(Refusal::TooLarge),
             _ if pinned > self.limits.bytes => Err(Refusal::Crowded),
             BodyState::Filling if self.fills.len() >= self.limits.entries => Err(Refusal::Crowded),
+            _ if !self.make_room(weight.saturating_sub(self.replaced_bytes(object))) => {
+                Err(Refusal::Crowded)
+            }
             BodyState::Filling | BodyState::Complete => Ok(body),
         }
     }

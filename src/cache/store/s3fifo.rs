@@ -143,6 +143,11 @@ impl S3Fifo {
         None
     }
 
+    /// Takes back a slot that was to be evicted, as one in demand.
+    pub(super) fn spare(&mut self, slot: u32) {
+        self.push(slot, Place::Main);
+    }
+
     /// The small queue gives as long as it holds more than its share.
     fn is_small_next(&self, short: Short) -> bool {
         let (small, all) = match short {

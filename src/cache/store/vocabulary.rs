@@ -134,6 +134,8 @@ pub struct Gauges {
     pub bytes: u64,
     /// Of keys with a fill under way.
     pub pinned_bytes: u64,
+    /// Of bodies that have left and are still being read; not among `bytes`, but within the same budget.
+    pub lingering_bytes: u64,
     /// Keys.
     pub entries: usize,
     /// Variants of all keys.

@@ -85,11 +85,14 @@ pub(in crate::worker) async fn serve_rest<I: Io>(
     let stream = &client.stream;
     let mut outflow = Outflow { range, lead_written: 0, body_written: 0 };
     let mut sent = 0;
+    let mut hold = None;
     let next = loop {
         match outflow.send(desk.down.lead(), held.body(), stream) {
             Sent::All => break then,
             Sent::Some => {}
             Sent::Blocked => {
+                // Whoever makes room learns that there is none to be had here for a while.
+                hold.get_or_insert_with(|| held.body().clone());
                 let status = room_to_write(shard, stream).await;
                 if status.is_reset {
                     desk.record.gone(Gone::Left);
