@@ -42,7 +42,9 @@ fn a_purge_forgets_what_it_names_and_tells_how_much() {
     }
     for kind in ["1", "2", "3"] {
         let field = format!("X-Kind: {kind}\r\n");
-        house.client().ask("GET", "/say/varied", &field, b"").expect("an answer");
+        wait::until("each variant is kept", SOON, || {
+            is_hit(&house.client().ask("GET", "/say/varied", &field, b"").expect("an answer"))
+        });
     }
     let are_kept = |kind: &str, each: usize| {
         (0..20).all(|n| kept(&house, &format!("/say/a/{kind}/{n}")) == each)

@@ -6,7 +6,7 @@ use super::{Caching, Held, length_of};
 use crate::cache::status::CacheStatus;
 use crate::cache::store::{End, Key};
 use crate::cache::validation::{self, Answer, Freshening};
-use crate::cache::{Representation, Storability, Times};
+use crate::cache::{Representation, Storability, StoredHead, Times};
 use crate::http::ResponsePlan;
 use crate::io::Io;
 use crate::metrics::Count;
@@ -29,17 +29,7 @@ impl<I: Io> Errand<I> {
         if is_useless && self.may_repeat() {
             return self.again(stale);
         }
-        let date = self.shard.date();
-        let answer = Answer { head: &desk.response, bytes, times, date: &date };
-        let mut head = Vec::new();
-        let storability = validation::freshen(
-            &mut head,
-            &desk.request,
-            desk.inbound.held(),
-            stored.head(),
-            &answer,
-            &caching.settings,
-        );
+        let (head, storability) = self.freshened(desk, stored.head(), times, caching);
         if !self.shard.config.head.admits(&head) && self.may_repeat() {
             return self.again(stale);
         }
@@ -63,6 +53,24 @@ impl<I: Io> Errand<I> {
         }
         let held = Held::Own(object);
         Reception::Serve(Stock { held, status: CacheStatus::Forward(forwarded) })
+    }
+
+    /// The stored head with what the answer in `desk` says of it, and whether it may be kept.
+    fn freshened(
+        &self,
+        desk: &Desk,
+        stored: StoredHead<'_>,
+        times: Times,
+        caching: &Caching<I>,
+    ) -> (Vec<u8>, Storability) {
+        let date = self.shard.date();
+        let bytes = desk.outbound.held();
+        let answer = Answer { head: &desk.response, bytes, times, date: &date };
+        let (request, asked) = (&desk.request, desk.inbound.held());
+        let mut head = Vec::new();
+        let storability =
+            validation::freshen(&mut head, request, asked, stored, &answer, &caching.settings);
+        (head, storability)
     }
 
     /// The origin is asked for the whole; what is stored may still serve if it fails.
@@ -95,17 +103,7 @@ impl<I: Io> Errand<I> {
             Freshening::Nothing => return,
             Freshening::Differs => stored.invalidated(),
             Freshening::Update => {
-                let date = self.shard.date();
-                let answer = Answer { head: &desk.response, bytes, times, date: &date };
-                let mut head = Vec::new();
-                let storability = validation::freshen(
-                    &mut head,
-                    &desk.request,
-                    desk.inbound.held(),
-                    stored.head(),
-                    &answer,
-                    &caching.settings,
-                );
+                let (head, storability) = self.freshened(desk, stored.head(), times, caching);
                 let Storability::Yes(policy) = storability else { return };
                 if !self.shard.config.head.admits(&head) {
                     return;
