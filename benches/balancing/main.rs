@@ -1,7 +1,7 @@
 //! The balancing simulation: what each policy makes of the same traffic, in virtual time.
 //!
 //! `cargo bench --bench balancing` prints Markdown tables and draws `target/balancing.svg`; `-- --quick` plays shorter
-//! pieces. All figures come from fixed seeds and are the same on every machine. Exits with 1 when the default misses what
+//! pieces. All figures come from fixed seeds and are the same in every run. Exits with 1 when the default misses what
 //! [`verdict`] asks of it. What is simulated and what is real: [`sim`].
 
 mod chart;
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let grid = Grid::play(&extent);
     grid.print();
     let deviations = plays::print_deviations(&extent);
+    plays::print_slow_one(&extent);
     plays::print_scenarios(&extent);
     plays::print_small_sets(&extent);
     match chart::write(&grid, CHART) {

@@ -51,6 +51,25 @@ fn deviation(scores: &[f64], policy: Policy, clients: usize, cores: usize, reque
     off.fold(0.0, f64::max)
 }
 
+/// Prints what one slow backend of four gets of its quarter, although all scores are alike and nobody is saturated.
+pub fn print_slow_one(extent: &Extent) {
+    let jobs: Vec<_> =
+        Policy::ALL.iter().flat_map(|&policy| SLOWNESS.map(|times| (policy, times))).collect();
+    let shares = side_by_side(&jobs, |&(policy, times)| {
+        let mut scene = Scene::unsaturated(&[50.0; 4], 64, 8, extent.requests);
+        scene.speeds[0] = 1.0 / times;
+        run(&scene, policy, 1).shares(1)[0]
+    });
+    println!("\n### Share of one of four with equal scores, in percent, 64 clients, 8 cores\n");
+    let heads: String =
+        SLOWNESS.iter().map(|times| format!(" it takes {times}× as long |")).collect();
+    println!("| policy |{heads}\n|---|{}", "--:|".repeat(SLOWNESS.len()));
+    for (policy, shares) in Policy::ALL.iter().zip(shares.chunks(SLOWNESS.len())) {
+        let row: String = shares.iter().map(|share| format!(" {share:.1} |")).collect();
+        println!("| {} |{row}", policy.name());
+    }
+}
+
 /// Prints what becomes of each policy when something happens.
 pub fn print_scenarios(extent: &Extent) {
     let scenarios = scenarios();
@@ -192,6 +211,7 @@ pub fn print_small_sets(extent: &Extent) {
 }
 
 const SCORES: [&[f64]; 2] = [&[90.0, 10.0], &[90.0, 60.0, 30.0, 10.0]];
+const SLOWNESS: [f64; 4] = [1.0, 1.5, 2.5, 4.0];
 const CLIENTS: [usize; 10] = [1, 2, 3, 4, 8, 16, 32, 64, 128, 256];
 /// When it happens: in the second of a frame, and after the scores have settled.
 const HAPPENS_S: usize = 10;

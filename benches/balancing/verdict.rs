@@ -8,10 +8,7 @@ use crate::sim::Policy;
 
 /// Prints what is asked of the default, what came of it, and where others are better. True when all is kept.
 pub fn print(grid: &Grid, deviations: Vec<Deviation>) -> bool {
-    let asked = || {
-        let is_asked = |cell: &&Cell| cell.policy == DEFAULT && cell.load < 1.0;
-        grid.cells.iter().filter(is_asked)
-    };
+    let asked = || own_cells(grid).filter(|cell| cell.load < 1.0);
     let p99 = |cell: &Cell, policy| grid.at(cell.backends, cell.load, cell.cores, policy).p99_ms;
     let blind =
         asked().map(|cell| p99(cell, Policy::Ours(Balance::WeightedRandom)) / p99(cell, DEFAULT));
@@ -37,20 +34,36 @@ pub fn print(grid: &Grid, deviations: Vec<Deviation>) -> bool {
     for (what, figure, is_kept) in &kept {
         println!("| {what} | {figure:.2} | {} |", if *is_kept { "yes" } else { "NO" });
     }
-    println!("\nWhere it loses more than {LOSS_MIN} % of its p99:\n");
-    for cell in grid.cells.iter().filter(|cell| cell.policy == DEFAULT) {
+    print_losses(grid);
+    kept.iter().all(|(.., is_kept)| *is_kept)
+}
+
+/// Prints who is better where.
+fn print_losses(grid: &Grid) {
+    println!("\nWhere it loses more than {LOSS_MIN} % of its p99, in ms at 1 / 8 / 64 cores:\n");
+    for cell in own_cells(grid).filter(|cell| cell.cores == CORES[0]) {
         for policy in Policy::ALL {
-            let (ours, theirs) = (p99(cell, DEFAULT), p99(cell, policy));
-            if ours > theirs * (1.0 + LOSS_MIN / 100.0) {
-                let Cell { backends, load, cores, .. } = cell;
+            let of =
+                |policy| CORES.map(|cores| grid.at(cell.backends, cell.load, cores, policy).p99_ms);
+            let (ours, theirs) = (of(DEFAULT), of(policy));
+            let is_lost = |(ours, theirs): (&f64, &f64)| *ours > theirs * (1.0 + LOSS_MIN / 100.0);
+            if ours.iter().zip(&theirs).any(is_lost) {
+                let [a, b, c] = ours;
+                let [x, y, z] = theirs;
                 println!(
-                    "- {backends} backends, load {load}, {cores} cores: {ours:.0} ms, {} {theirs:.0} ms",
+                    "- {} backends, load {}: {a:.0} / {b:.0} / {c:.0}, {} {x:.0} / {y:.0} / {z:.0}",
+                    cell.backends,
+                    cell.load,
                     policy.name()
                 );
             }
         }
     }
-    kept.iter().all(|(.., is_kept)| *is_kept)
+}
+
+/// The cells of the default.
+fn own_cells(grid: &Grid) -> impl Iterator<Item = &Cell> {
+    grid.cells.iter().filter(|cell| cell.policy == DEFAULT)
 }
 
 const DEFAULT: Policy = Policy::Ours(Balance::Bounded);

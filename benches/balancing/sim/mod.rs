@@ -1,5 +1,5 @@
 //! A discrete-event simulation of cores that send requests to backends, around the real picker, the real health of a core
-//! and of the process, the real roster and the real exchange between cores. Same seed, same figures, on any machine.
+//! and of the process, the real roster and the real exchange between cores. Same seed, same figures.
 //!
 //! | file | models |
 //! |---|---|
