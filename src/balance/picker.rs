@@ -382,7 +382,8 @@ impl Picker {
     }
 
     fn has_room(&self, slot: Slot) -> bool {
-        self.seats[slot.index()].in_flight < self.limit
+        // Without a limit the seat, a cache line of its own, is left alone.
+        self.limit == u32::MAX || self.seats[slot.index()].in_flight < self.limit
     }
 
     /// The rows of tier `number` that belong to `exclude`.
@@ -543,7 +544,7 @@ const WEIGH_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it is judged who is slow.
 const JUDGE_INTERVAL: Duration = Duration::from_millis(50);
 /// A backend that takes so many times as long as is typical is slow. With 1.5 the noise of heavy-tailed response times
-/// shows in the shares, with 3 the tail grows by a third, by simulation.
+/// shows in the shares, with 3 the tail grows by a third (`benches/balancing`).
 const SLOW: f32 = 2.0;
 /// Answers older than this have lost two thirds of their weight.
 const PACE_MEMORY: Duration = Duration::from_millis(500);

@@ -150,6 +150,9 @@ impl Tier {
         draw: &mut impl FnMut() -> u64,
         mut left_out: LeftOut,
     ) -> Option<u32> {
+        if self.rows.len() == 2 && left_out.is_empty() {
+            return Some(1 - first);
+        }
         left_out.insert(first);
         // Drawn from all and drawn again while it is one of those: the same odds as from the others alone, and where no
         // few rows have all the weight nearly always at the first go.
@@ -165,7 +168,7 @@ impl Tier {
 
 /// A [`Row::cost`] like that of most.
 pub(super) const TYPICAL: u32 = 256;
-/// 1 + ε = 11 ÷ 10, and how many requests beyond the fair share are always borne. By simulation:
+/// 1 + ε = 11 ÷ 10, and how many requests beyond the fair share are always borne. By simulation (`benches/balancing`):
 /// ε = 0 or a slack of ½ deviate from the scores by more than two points; both larger, the tail is.
 const SHARE_NUMERATOR: u128 = 11;
 const SHARE_DENOMINATOR: u128 = 10;
