@@ -1,9 +1,10 @@
 //! The byte budget is what the process grows by, not a wish (CACHE.md, budget).
 
-use crate::support::cached::{House, is_hit};
+use crate::support::cached::{House, SOON, is_hit};
 use crate::support::client::Client;
 use crate::support::noise;
 use crate::support::origin::Saying;
+use crate::support::wait;
 
 /// Asks for `count` objects of `bytes` each, ten times the budget, and returns the growth in KiB over a balancer that has
 /// passed on as many without storing them.
@@ -114,4 +115,38 @@ fn slow_readers_of_many_bodies_hold_no_more_than_the_budget() {
     }
     quick.get("/say/slow/after");
     assert!(is_hit(&quick.get("/say/slow/after")), "there is room again");
+}
+
+#[test]
+fn crowds_on_many_bodies_hold_no_more_than_the_budget() {
+    let house = House::one_core(&["--cache-bytes", "16MiB"]);
+    let body = noise::body(4, 7 << 20);
+    let fresh = "Cache-Control: max-age=600";
+    house.origin.say("halved", Saying::new(fresh, body.clone()).halved("half"));
+    house.origin.say("whole", Saying::new(fresh, body.clone()));
+    for n in 0..4 {
+        house.client().get(&format!("/say/whole/{n}"));
+    }
+    let before = house.balancer.memory_kib();
+    let mut peak = before;
+    std::thread::scope(|scope| {
+        for n in 0..24 {
+            let (mut client, body) = (house.client(), &body);
+            let target = format!("/say/halved/{}", n / 2);
+            scope.spawn(move || {
+                let response = client.get(&target);
+                assert!(response.status() == 200 && response.body == *body, "client {n}");
+            });
+        }
+        // Two bodies have room, and two readers each; the other ten are fetched by everybody for himself.
+        wait::until("all have half of theirs", SOON, || {
+            peak = peak.max(house.balancer.memory_kib());
+            house.origin.waiting("half") == 22
+        });
+        house.origin.open("half");
+    });
+    peak = peak.max(house.balancer.memory_kib());
+    let growth = peak - before;
+    eprintln!("24 readers of 12 bodies of 7 MiB at once: {growth} KiB more than {before} KiB");
+    assert!(growth <= 16 * 1024 / 10 + 7 * 1024 + 24 * 80, "{growth} KiB");
 }

@@ -89,6 +89,8 @@ pub(super) struct Segments {
     published: AtomicU64,
     /// Cores with a reader that waits for more, bit `core % 64`.
     watchers: AtomicU64,
+    /// The length the framing declared.
+    expected: Option<u64>,
     /// Most bodies are one segment.
     first: OnceLock<Segment>,
     rest: OnceLock<Box<Rest>>,
@@ -122,6 +124,7 @@ impl Body {
         let target = Arc::new(Segments {
             published: AtomicU64::new(pack(0, 0, BodyState::Filling)),
             watchers: AtomicU64::new(0),
+            expected,
             first: OnceLock::new(),
             rest: OnceLock::new(),
         });
@@ -167,6 +170,15 @@ impl Body {
             Bytes::Segments(segments) => segments.published(),
             Bytes::File(in_file) => Published { bytes: in_file.bytes, state: BodyState::Complete },
         }
+    }
+
+    /// How long it is, or will be if all of it comes, as far as one knows.
+    pub(super) fn promised(&self) -> u64 {
+        let declared = match &self.0 {
+            Bytes::Segments(segments) => segments.expected.unwrap_or(0),
+            Bytes::File(_) => 0,
+        };
+        self.published().bytes.max(declared)
     }
 
     /// From `position` to the end of its segment; empty when nothing is published there yet.

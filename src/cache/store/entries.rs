@@ -31,7 +31,7 @@ impl<P> Store<P> {
         self.queues.leave(slot);
         self.last_fill += 1;
         let (id, digest) = (self.last_fill, object.terms().variant);
-        let weight = object.weight(body.bytes);
+        let weight = object.weight();
         let entry = self.slab[slot as usize].as_mut().expect("slot_for gives one that is taken");
         entry.variants.insert(0, Variant { object, weight, fill: Some(id) });
         entry.weight += weight;
@@ -61,14 +61,17 @@ impl<P> Store<P> {
         };
         let variant = &mut entry.variants[at];
         let body = variant.object.body().published();
-        let weight = variant.object.weight(body.bytes);
+        let weight = variant.object.weight();
         let growth = weight - variant.weight;
         let generation = self.generations.load(entry.hash);
         let refusal = match body.state {
             BodyState::Aborted => Some(Refusal::Aborted),
             _ if variant.object.terms().generation != generation => Some(Refusal::Invalidated),
             _ if self.is_too_large(body.bytes, weight) => Some(Refusal::TooLarge),
-            _ if self.pinned_bytes() + growth > self.limits.bytes || !self.make_room(growth) => {
+            _ if growth > 0
+                && (self.pinned_bytes() + growth > self.limits.bytes
+                    || !self.make_room(growth)) =>
+            {
                 Some(Refusal::Crowded)
             }
             BodyState::Filling | BodyState::Complete => None,
@@ -340,7 +343,7 @@ impl<P> Store<P> {
                 } else {
                     let body = variant.object.body().published();
                     assert_eq!(body.state, BodyState::Complete);
-                    assert_eq!(variant.object.weight(body.bytes), variant.weight);
+                    assert_eq!(variant.object.weight(), variant.weight);
                 }
             }
             let filling = entry.variants.iter().filter(|variant| variant.fill.is_some()).count();

@@ -8,8 +8,9 @@
 //! - [`Store`]: index, variants, budgets, eviction (S3-FIFO), expiry, leases.
 //! - [`Generations`]: invalidation that waits for nobody. [`L1`]: a core's own handles to what it served lately.
 //!
-//! A fill is counted as it grows and *pinned*: it is not evicted, its key neither. Evictions per call are limited; a
-//! fill that is complete while they still lag behind stays pinned until they have caught up.
+//! A fill is counted at its declared length, or else as it grows, and *pinned*: it is not evicted, its key neither.
+//! Evictions per call are limited; a fill that is complete while they still lag behind stays pinned until they have
+//! caught up.
 //!
 //! A body that leaves while somebody holds it is still memory: it is counted until it is freed. One that a slow reader has
 //! told of ([`Body::handles`]) is not evicted, which would free nothing. Where nothing but such bodies is left, nothing
@@ -360,7 +361,7 @@ impl<P> Store<P> {
     /// Whether an object may be stored, and how long its body is by now.
     fn admit(&mut self, object: &Handle<P>) -> Result<Published, Refusal> {
         let body = object.body().published();
-        let weight = object.weight(body.bytes);
+        let weight = object.weight();
         let pinned = self.pinned_bytes() + self.evictable_bytes(object) + weight;
         match body.state {
             _ if object.terms().generation != self.generations.load(object.terms().hash) => {

@@ -105,8 +105,10 @@ impl<P> Object<P> {
         self.is_gone.load(Ordering::Relaxed)
     }
 
-    /// What it weighs with `body_bytes` of its body, index and all.
-    pub(super) fn weight(&self, body_bytes: u64) -> u64 {
+    /// What it weighs, index and all. A body that is still coming weighs what it was declared to be: whoever joins its
+    /// readers must not find later that there is no room for the rest.
+    pub(super) fn weight(&self) -> u64 {
+        let body_bytes = self.body.promised();
         let own = size_of::<Self>() as u64 + OVERHEAD_BYTES;
         let body_bytes = match self.body.file() {
             Some(_) => body_bytes.next_multiple_of(PAGE_BYTES) + FILE_OVERHEAD_BYTES,

@@ -278,6 +278,34 @@ fn where_all_is_being_read_nothing_new_is_stored() {
 }
 
 #[test]
+fn a_fill_that_is_begun_has_room_for_all_of_it() {
+    let (mut store, _) = shard(100_000, 100);
+    let mut fills = Vec::new();
+    for hash in 0..3 {
+        let (body, writer) = Body::begin(30_000, Some(30_000));
+        match store.put(object(hash, 0, 0, body)) {
+            Put::Filling(fill) => fills.push((fill, writer)),
+            put => panic!("{put:?}"),
+        }
+    }
+    let (body, _writer) = Body::begin(30_000, Some(30_000));
+    assert_eq!(store.put(object(3, 0, 0, body)), Put::Refused(Refusal::Crowded));
+    // Not even what lingers takes it away again.
+    let gone = whole(4, 0, 5_000);
+    assert_eq!(store.put(gone.clone()), Put::Stored);
+    store.remove(Key { hash: 4, bytes: &key_of(4) });
+    for (fill, mut writer) in fills {
+        for _ in 0..3 {
+            writer.append(&[0; 10_000]).unwrap();
+            writer.flush();
+            assert_eq!(store.poll(fill), Put::Filling(fill));
+        }
+        writer.complete();
+        assert_eq!(store.poll(fill), Put::Stored);
+    }
+}
+
+#[test]
 fn a_fresh_head_over_the_same_body_weighs_it_once() {
     let (mut store, _) = shard(100_000, 100);
     let body = Body::whole(&[0; 40_000]).unwrap();
