@@ -10,48 +10,15 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 source "$scripts/cache-peers.sh"
 
-rounds=5 seconds=5 cache_core='' load_core='' connections=64 objects=100 only='' binary=$scripts/../target/release/balancer
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --quick) rounds=2 seconds=1; shift ;;
-    --rounds) rounds=$2; shift 2 ;;
-    --seconds) seconds=$2; shift 2 ;;
-    --cache-core) cache_core=$2; shift 2 ;;
-    --load-core) load_core=$2; shift 2 ;;
-    --connections) connections=$2; shift 2 ;;
-    --objects) objects=$2; shift 2 ;;
-    --only) only=$2; shift 2 ;;
-    --balancer) binary=$2; shift 2 ;;
-    -h|--help) usage; exit 0 ;;
-    *) wrong_option "$1" ;;
-  esac
-done
+rounds=5 seconds=5 cache_core='' load_core='' connections=64 objects=100 only='' balancer=$scripts/../target/release/balancer
+options "quick rounds seconds cache-core load-core connections objects only balancer" "$@"
 need wrk nginx python3 taskset timeout
-allowed=$(allowed_cores)
-read -r first second _ <<<"$allowed " || true
-[ -n "${second:-}" ] || fail "two cores are needed, this host offers: $allowed"
+two_cores
 cache_core=${cache_core:-$first} load_core=${load_core:-$second}
 
-# The backend: nginx serving files that are fresh for an hour, on the load core. It counts what it is asked.
-backend_port=$(free_port)
-for label in 4k:4096 64k:65536; do
-  mkdir -p "$dir/www/${label%:*}"
-  for ((n = 1; n <= objects; n++)); do head -c "${label#*:}" /dev/urandom >"$dir/www/${label%:*}/$n"; done
-done
-cat >"$dir/backend.conf" <<CONF
-daemon off; worker_processes 1; pid $dir/backend.pid; error_log stderr crit;
-events { worker_connections 4096; }
-http {
-  $(nginx_paths backend)
-  access_log off; sendfile on; tcp_nopush on; open_file_cache max=1000; keepalive_requests 1000000000;
-  default_type text/plain;
-  server {
-    listen 127.0.0.1:$backend_port backlog=4096; root $dir/www; add_header Cache-Control max-age=3600;
-    location = /status { stub_status; }
-  }
-}
-CONF
-start_nginx backend "$load_core" "$backend_port"
+# The backend's files are fresh for an hour. It counts what it is asked.
+for ((n = 1; n <= objects; n++)); do file_of "4k/$n" 4096; file_of "64k/$n" 65536; done
+start_backend "$load_core" 'add_header Cache-Control max-age=3600; location = /status { stub_status; }'
 backend_requests() { # without those that ask for the number
   python3 - "$backend_port" <<'PY'
 import sys, urllib.request
@@ -59,25 +26,24 @@ print(urllib.request.urlopen(f"http://127.0.0.1:{sys.argv[1]}/status", timeout=1
 PY
 }
 
-# names[i] listens on ports[i]; roots[i] is its first process.
-names=() ports=() roots=() versions=() configs=()
+versions=() configs=()
 wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
 
 if wanted balancer; then
-  if ! [ -x "$binary" ]; then
-    echo "SKIPPED: $binary is not there (cargo build --release)" >&2
-  elif ! balancer_has "$binary" --cache; then
-    echo "SKIPPED: $binary has no cache" >&2
-  elif start_balancer "$binary" "$cache_core" --backend "127.0.0.1:$backend_port=50" --cache on --cache-bytes 256MiB; then
-    names+=(balancer); roots+=("$balancer_pid"); ports+=("${balancer_url##*:}")
-    versions+=("$("$binary" --version)"); configs+=("${balancer_flags[*]}")
+  if ! [ -x "$balancer" ]; then
+    echo "SKIPPED: $balancer is not there (cargo build --release)" >&2
+  elif ! balancer_has "$balancer" --cache; then
+    echo "SKIPPED: $balancer has no cache" >&2
+  elif start_balancer "$balancer" "$cache_core" --backend "127.0.0.1:$backend_port=50" --cache on --cache-bytes 256MiB; then
+    contender balancer "$balancer_pid" "${balancer_url##*:}"
+    versions+=("$("$balancer" --version)"); configs+=("${balancer_flags[*]}")
   else
     echo "SKIPPED: balancer did not become ready" >&2
   fi
 fi
 for peer in $cache_peers; do
   wanted "$peer" && start_cache_peer "$peer" "$cache_core" "$backend_port" || continue
-  names+=("$peer"); roots+=("$peer_pid"); ports+=("$peer_port"); versions+=("$peer_version"); configs+=("$peer_config")
+  contender "$peer" "$peer_pid" "$peer_port"; versions+=("$peer_version"); configs+=("$peer_config")
 done
 [ ${#names[@]} -gt 0 ] || fail "nothing to measure"
 
@@ -104,27 +70,16 @@ for label in ("4k", "64k"):
 PY
 done
 
-results=$dir/results.tsv
-: >"$results"
 misses=()
+measure_begins() { asked=$(backend_requests); }
+measure_ends() {
+  asked=$(($(backend_requests) - asked - 1))
+  [ "$asked" -eq 0 ] || misses+=("- $label: INVALID, $asked requests of $1 reached the backend in round $2.")
+}
 for label in 4k 64k; do
   request="request = function() return wrk.format(nil, \"/$label/\" .. math.random($objects)) end"
-  for i in "${!names[@]}"; do measure "$load_core" "${ports[$i]}" "$label/1" "$connections" 1 "$request" >/dev/null; done
-  for ((round = 1; round <= rounds; round++)); do
-    # The order turns by one each round: nobody always follows the same neighbour.
-    for ((k = 0; k < ${#names[@]}; k++)); do
-      i=$(((k + round) % ${#names[@]}))
-      asked=$(backend_requests)
-      before=$(python3 "$scripts/bench-report.py" cpu "${roots[$i]}")
-      line=$(measure "$load_core" "${ports[$i]}" "$label/1" "$connections" "$seconds" "$request")
-      after=$(python3 "$scripts/bench-report.py" cpu "${roots[$i]}")
-      asked=$(($(backend_requests) - asked - 1))
-      [ -n "$line" ] || fail "no result from wrk for ${names[$i]} $label round $round"
-      [ "$asked" -eq 0 ] || misses+=("- $label: INVALID, $asked requests of ${names[$i]} reached the backend in round $round.")
-      printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$label" "$round" "${names[$i]}" "$before" "$after" "${line#RESULT }" >>"$results"
-    done
-  done
+  measure_all "$label" "$label/1" "$connections" "$request"
 done
 echo
-python3 "$scripts/bench-report.py" compare "$results" balancer
+python3 "$scripts/bench-report.py" compare "$dir/results.tsv" balancer
 [ ${#misses[@]} -eq 0 ] || printf '%s\n' "${misses[@]}"

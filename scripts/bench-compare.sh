@@ -10,63 +10,34 @@ set -euo pipefail
 
 source "$(dirname "$0")/lib.sh"
 
-rounds=5 seconds=5 proxy_core='' load_core='' only='' scenarios='' binary=''
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --quick) rounds=2 seconds=1; shift ;;
-    --rounds) rounds=$2; shift 2 ;;
-    --seconds) seconds=$2; shift 2 ;;
-    --proxy-core) proxy_core=$2; shift 2 ;;
-    --load-core) load_core=$2; shift 2 ;;
-    --only) only=$2; shift 2 ;;
-    --scenarios) scenarios=$2; shift 2 ;;
-    --balancer) binary=$2; shift 2 ;;
-    -h|--help) usage; exit 0 ;;
-    *) wrong_option "$1" ;;
-  esac
-done
-
+rounds=5 seconds=5 proxy_core='' load_core='' only='' scenarios='' balancer=$scripts/../target/release/balancer
+options "quick rounds seconds proxy-core load-core only scenarios balancer" "$@"
 need wrk nginx python3 taskset timeout
-allowed=$(allowed_cores)
-read -r first second _ <<<"$allowed " || true
-[ -n "${second:-}" ] || fail "two cores are needed, this host offers: $allowed"
+two_cores
 proxy_core=${proxy_core:-$first} load_core=${load_core:-$second}
 
-# The backend: nginx serving files, on the load core.
-backend_port=$(free_port)
-mkdir "$dir/www"
-head -c 128 /dev/urandom >"$dir/www/128"
-head -c 16384 /dev/urandom >"$dir/www/16k"
-head -c 1048576 /dev/urandom >"$dir/www/1m"
-cat >"$dir/backend.conf" <<CONF
-daemon off; worker_processes 1; pid $dir/backend.pid; error_log stderr crit;
-events { worker_connections 4096; }
-http {
-  $(nginx_paths backend)
-  access_log off; sendfile on; tcp_nopush on; open_file_cache max=100; keepalive_requests 1000000000;
-  server { listen 127.0.0.1:$backend_port backlog=4096; root $dir/www; }
-}
-CONF
-start_nginx backend "$load_core" "$backend_port"
+file_of 128 128
+file_of 16k 16384
+file_of 1m 1048576
+start_backend "$load_core"
 
-# The proxies, each with one worker on the proxy core. names[i] listens on ports[i]; roots[i] is its first process.
-names=() ports=() roots=() versions=() configs=()
+# The proxies, each with one worker on the proxy core.
+versions=() configs=()
 wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
 
 if wanted balancer; then
-  binary=${binary:-$scripts/../target/release/balancer}
-  if [ -x "$binary" ]; then
+  if [ -x "$balancer" ]; then
     flags=(--backend "127.0.0.1:$backend_port=50")
     # The cache is measured elsewhere (bench-cache.sh): here every request must reach the backend.
-    if balancer_has "$binary" --cache; then flags+=(--cache off); fi
-    if start_balancer "$binary" "$proxy_core" "${flags[@]}"; then
-      names+=(balancer); roots+=("$balancer_pid"); ports+=("${balancer_url##*:}")
-      versions+=("$("$binary" --version)"); configs+=("${balancer_flags[*]}")
+    if balancer_has "$balancer" --cache; then flags+=(--cache off); fi
+    if start_balancer "$balancer" "$proxy_core" "${flags[@]}"; then
+      contender balancer "$balancer_pid" "${balancer_url##*:}"
+      versions+=("$("$balancer" --version)"); configs+=("${balancer_flags[*]}")
     else
       echo "SKIPPED: balancer did not become ready" >&2
     fi
   else
-    echo "SKIPPED: $binary is not there (cargo build --release)" >&2
+    echo "SKIPPED: $balancer is not there (cargo build --release)" >&2
   fi
 fi
 
@@ -92,7 +63,7 @@ http {
 }
 CONF
   start_nginx nginx "$proxy_core" "$port"
-  roots+=("$nginx_pid"); names+=(nginx); ports+=("$port")
+  contender nginx "$nginx_pid" "$port"
   versions+=("$(nginx -v 2>&1)"); configs+=("$(sed "s#$dir#DIR#g" "$dir/nginx.conf")")
 fi
 
@@ -118,7 +89,7 @@ backend back
 CONF
   taskset -c "$proxy_core" haproxy -db -f "$dir/haproxy.cfg" >"$dir/haproxy.log" 2>&1 &
   started $!
-  roots+=($!); names+=(haproxy); ports+=("$port")
+  contender haproxy $! "$port"
   versions+=("$(haproxy -v | sed -n 1p)"); configs+=("$(cat "$dir/haproxy.cfg")")
   wait_for_port "$port" haproxy
 fi
@@ -142,23 +113,10 @@ PY
 done
 
 all_scenarios='128b:128:64 16k:16k:64 1m:1m:64 128b-1conn:128:1'
-results=$dir/results.tsv
-: >"$results"
 for scenario in $all_scenarios; do
   IFS=: read -r label file connections <<<"$scenario"
   [ -z "$scenarios" ] || [[ ",$scenarios," == *",$label,"* ]] || continue
-  for i in "${!names[@]}"; do measure "$load_core" "${ports[$i]}" "$file" "$connections" 1 >/dev/null; done
-  for ((round = 1; round <= rounds; round++)); do
-    # The order turns by one each round: nobody always follows the same neighbour.
-    for ((k = 0; k < ${#names[@]}; k++)); do
-      i=$(((k + round) % ${#names[@]}))
-      before=$(python3 "$scripts/bench-report.py" cpu "${roots[$i]}")
-      line=$(measure "$load_core" "${ports[$i]}" "$file" "$connections" "$seconds")
-      after=$(python3 "$scripts/bench-report.py" cpu "${roots[$i]}")
-      [ -n "$line" ] || fail "no result from wrk for ${names[$i]} $label round $round"
-      printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$label" "$round" "${names[$i]}" "$before" "$after" "${line#RESULT }" >>"$results"
-    done
-  done
+  measure_all "$label" "$file" "$connections"
 done
 echo
-python3 "$scripts/bench-report.py" compare "$results"
+python3 "$scripts/bench-report.py" compare "$dir/results.tsv"

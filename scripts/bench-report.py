@@ -2,10 +2,13 @@
 """Statistics for the bench scripts.
 
 bench-report.py cpu PID                    CPU time in microseconds of PID, its threads and all its descendants
-bench-report.py compare FILE [REFERENCE]   the table of bench-compare.sh and bench-cache.sh (Markdown); ratios to
-                                           REFERENCE (nginx) in the same round
+bench-report.py cpu PID THREAD             of the threads of that name alone
+bench-report.py compare FILE [REFERENCE [DIGITS]]   the table of the bench scripts (Markdown); ratios to REFERENCE
+                                           (nginx) in the same round, with 2 DIGITS
+bench-report.py paired FILE REFERENCE      where the medians of those ratios are with 95 % certainty
 bench-report.py self-test                  checks this script
 """
+import math
 import os
 import statistics
 import sys
@@ -35,11 +38,14 @@ def cpu_us(root):
     return round(sum(precise_us(pid, stats[pid][1] * tick_us) for pid in tree))
 
 
-def precise_us(pid, coarse):
-    """The scheduler's own nanoseconds over all threads when the kernel offers them, else the ticks."""
+def precise_us(pid, coarse, name=None):
+    """The scheduler's own nanoseconds over all threads (of that name) when the kernel offers them, else the ticks."""
     try:
         total = 0
         for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as file:
+                if name and file.read().rstrip("\n") != name:
+                    continue
             with open(f"/proc/{pid}/task/{task}/schedstat", encoding="utf-8") as file:
                 total += int(file.read().split()[0])
         return total / 1000 if total else coarse
@@ -79,20 +85,20 @@ def verdict(rows, scenario, proxies, key="cpu"):
     return f"{scenario}: {best} used the least CPU per request, next {second}."
 
 
-def table(rows, reference="nginx"):
+def table(rows, reference="nginx", digits="2"):
     scenarios = list(dict.fromkeys(scenario for scenario, _ in rows))
     lines = ["| " + " | ".join(HEADINGS).format(reference=reference) + " |", "|---" * len(HEADINGS) + "|"]
     verdicts = []
     for scenario in scenarios:
         proxies = sorted(proxy for label, proxy in rows if label == scenario)
-        known = {row["round"]: row["cpu"] for row in rows.get((scenario, reference), [])}
         for proxy in proxies:
             mine = rows[scenario, proxy]
-            ratios = [row["cpu"] / known[row["round"]] for row in mine if known.get(row["round"])]
+            ratios = ratios_of(rows, scenario, proxy, reference)
             middle = {key: statistics.median(row[key] for row in mine) for key in ("cpu", "rate", "p50", "p99")}
             low, high = spread([row["cpu"] for row in mine])
             slow, fast = spread([row["rate"] for row in mine])
-            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "–"
+            ratio = [f"{value:.{digits}f}" for value in (statistics.median(ratios), *spread(ratios))] if ratios else []
+            ratio = f"{ratio[0]} ({ratio[1]}–{ratio[2]})" if ratio else "–"
             lines.append(f"| {scenario} | {proxy} | {middle['cpu']:.1f} | {low:.1f}–{high:.1f} | {ratio} "
                          f"| {middle['rate']:.0f} | {slow:.0f}–{fast:.0f} | {middle['p50']:.0f} | {middle['p99']:.0f} "
                          f"| {sum(row['errors'] for row in mine)} |")
@@ -102,6 +108,34 @@ def table(rows, reference="nginx"):
         else:
             verdicts.append("- " + verdict(rows, scenario, proxies))
     return "\n".join(lines + [""] + verdicts)
+
+
+def ratios_of(rows, scenario, proxy, reference):
+    """CPU per request over that of the reference in the same round."""
+    known = {row["round"]: row["cpu"] for row in rows.get((scenario, reference), [])}
+    return [row["cpu"] / known[row["round"]] for row in rows[scenario, proxy] if known.get(row["round"])]
+
+
+def median_bounds(values):
+    """Values between which the median of what they are drawn from is, 19 times in 20, whatever their distribution: so
+    many of them are on either side of it as heads fall in as many throws."""
+    values, n, tail, k = sorted(values), len(values), 0, 0
+    while k < n and tail + math.comb(n, k) / 2**n <= .025:
+        tail += math.comb(n, k) / 2**n
+        k += 1
+    return (values[k - 1], values[n - k]) if k else None
+
+
+def paired(rows, reference):
+    lines = []
+    for scenario, proxy in rows:
+        if proxy != reference:
+            ratios = ratios_of(rows, scenario, proxy, reference)
+            bounds = median_bounds(ratios)
+            where = f"between {bounds[0]:.3f} and {bounds[1]:.3f} (95 %)" if bounds else "anywhere: too few rounds"
+            lines.append(f"- {scenario}: {proxy} ÷ {reference} over {len(ratios)} rounds: "
+                         f"median {statistics.median(ratios):.3f}, {where}")
+    return "\n".join(lines)
 
 
 def self_test():
@@ -114,7 +148,10 @@ def self_test():
     near = read([line(1, "nginx", 20000), line(2, "nginx", 31000), line(1, "haproxy", 30000), line(2, "haproxy", 33000)])
     assert "no winner" in table(near), table(near)
     assert "INVALID, errors at nginx" in table(read([line(1, "nginx", 1, 7), line(1, "haproxy", 9)]))
+    assert median_bounds(range(5)) is None and median_bounds(range(10)) == (1, 8) and median_bounds(range(40)) == (13, 26)
+    assert "median 1.500, anywhere" in paired(apart, "nginx"), paired(apart, "nginx")
     assert cpu_us(os.getpid()) > 0
+    assert precise_us(os.getpid(), 0, "no thread of ours") == 0
     print("ok")
 
 
@@ -122,9 +159,14 @@ def main():
     match sys.argv[1:]:
         case ["cpu", pid]:
             print(cpu_us(int(pid)))
-        case ["compare", path, *reference]:
+        case ["cpu", pid, thread]:
+            print(round(precise_us(int(pid), 0, thread)))
+        case ["compare", path, *how]:
             with open(path, encoding="utf-8") as file:
-                print(table(read(file), *reference))
+                print(table(read(file), *how))
+        case ["paired", path, reference]:
+            with open(path, encoding="utf-8") as file:
+                print(paired(read(file), reference))
         case ["self-test"]:
             self_test()
         case _:

@@ -12,20 +12,8 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 source "$scripts/cache-peers.sh"
 
-mode=safe cores=1 runs=1 suite='' id='' binary=$scripts/../target/release/balancer peer=''
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --mode) mode=$2; shift 2 ;;
-    --cores) cores=$2; shift 2 ;;
-    --runs) runs=$2; shift 2 ;;
-    --suite) suite=$2; shift 2 ;;
-    --id) id=$2; shift 2 ;;
-    --balancer) binary=$2; shift 2 ;;
-    --peer) peer=$2; shift 2 ;;
-    -h|--help) usage; exit 0 ;;
-    *) wrong_option "$1" ;;
-  esac
-done
+mode=safe cores=1 runs=1 suite='' id='' balancer=$scripts/../target/release/balancer peer=''
+options "mode cores runs suite id balancer peer" "$@"
 [[ $mode = safe || $mode = rfc ]] || fail "--mode is safe or rfc, not $mode"
 need node npm python3 taskset timeout
 [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || fail "node 20 or newer is needed, this is $(node --version)"
@@ -61,10 +49,10 @@ for ((run = 1; run <= runs; run++)); do
     start_cache_peer "$peer" "$core_list" "$origin_port" || exit 1
     pid=$peer_pid url=http://127.0.0.1:$peer_port name="$peer: $peer_version"
   else
-    balancer_has "$binary" --cache-mode || fail "$binary has no cache"
-    start_balancer "$binary" "$core_list" --backend "127.0.0.1:$origin_port=50" --cache on --cache-mode "$mode" ||
+    balancer_has "$balancer" --cache-mode || fail "$balancer has no cache"
+    start_balancer "$balancer" "$core_list" --backend "127.0.0.1:$origin_port=50" --cache on --cache-mode "$mode" ||
       fail "balancer did not become ready"
-    pid=$balancer_pid url=$balancer_url name="$("$binary" --version), --cache-mode $mode, cores $core_list"
+    pid=$balancer_pid url=$balancer_url name="$("$balancer" --version), --cache-mode $mode, cores $core_list"
   fi
   [ "$run" -gt 1 ] || echo "# $name; suite $suite; $(date -u +%F)"
   if [ -n "$id" ]; then

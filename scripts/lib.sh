@@ -23,9 +23,32 @@ fail() { echo "error: $*" >&2; exit 1; }
 
 wrong_option() { echo "error: unknown option $1" >&2; usage >&2; exit 2; }
 
+# --NAME VALUE sets the variable of that name (with _ for -), whose default stands before; with a name that ends in ! it
+# takes no value and is yes. --quick is for a first look.
+options() { # "NAME…" ARGUMENT…
+  local known=" $1 " name
+  shift
+  while [ $# -gt 0 ]; do
+    name=${1#--}
+    case "$1" in
+      -h|--help) usage; exit 0 ;;
+      --quick) [[ $known == *" quick "* ]] || wrong_option "$1"; rounds=2 seconds=1; shift ;;
+      --*)
+        if [[ $known == *" $name! "* ]]; then printf -v "${name//-/_}" yes; shift; continue; fi
+        [[ $known == *" $name "* ]] || wrong_option "$1"
+        [ $# -gt 1 ] || fail "$1 needs a value"
+        printf -v "${name//-/_}" %s "$2"
+        shift 2 ;;
+      *) wrong_option "$1" ;;
+    esac
+  done
+}
+
 need() { # TOOL…
   for tool in "$@"; do command -v "$tool" >/dev/null || fail "$tool is needed"; done
 }
+
+need_built() { [ -x "$1" ] || fail "$1 is not there (cargo build --release)"; } # BINARY
 
 started() { pids+=("$1"); }
 
@@ -38,6 +61,13 @@ ended() { # PID: now, not at the end of the script
 }
 
 allowed_cores() { python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))'; }
+
+two_cores() { # sets first and second: those who load and those who are loaded do not share one
+  local allowed
+  allowed=$(allowed_cores)
+  read -r first second _ <<<"$allowed " || true
+  [ -n "${second:-}" ] || fail "two cores are needed, this host offers: $allowed"
+}
 
 free_port() { python3 -c 'import socket; s=socket.socket(); s.bind(("127.0.0.1",0)); print(s.getsockname()[1])'; }
 
@@ -59,6 +89,31 @@ start_nginx() { # NAME CORE PORT, configured by $dir/NAME.conf
   nginx_pid=$!
   started "$nginx_pid"
   wait_for_port "$3" "$1"
+}
+
+# A backend: nginx, serving $dir/www at backend_port; LINES go into its server block, with PORT for that port.
+start_backend() { # CORES [LINES]
+  backend_port=$(free_port)
+  mkdir -p "$dir/www"
+  cat >"$dir/backend.conf" <<CONF
+daemon off; worker_processes 1; pid $dir/backend.pid; error_log stderr crit;
+events { worker_connections 4096; }
+http {
+  $(nginx_paths backend)
+  access_log off; sendfile on; tcp_nopush on; open_file_cache max=1000; keepalive_requests 1000000000;
+  default_type text/plain;
+  server {
+    listen 127.0.0.1:$backend_port backlog=4096; root $dir/www;
+    $(sed "s/PORT/$backend_port/g" <<<"${2:-}")
+  }
+}
+CONF
+  start_nginx backend "$1" "$backend_port"
+}
+
+file_of() { # NAME BYTES: something that nobody can compress, for the backend to serve
+  mkdir -p "$dir/www/$(dirname "$1")"
+  head -c "$2" /dev/urandom >"$dir/www/$1"
 }
 
 balancer_has() { # BINARY OPTION
@@ -93,3 +148,32 @@ LUA
   taskset -c "$1" timeout $(($5 + 20)) \
     wrk -t1 -c"$4" -d"$5" --timeout 10s -s "$dir/report.lua" "http://127.0.0.1:$2/$3" | grep '^RESULT' || true
 }
+
+# names[i] listens on ports[i]; roots[i] is its first process.
+names=() ports=() roots=()
+contender() { names+=("$1"); roots+=("$2"); ports+=("$3"); } # NAME PID PORT
+
+# What a script does right before and right after a contender is measured.
+measure_begins() { :; } # NAME
+measure_ends() { :; }   # NAME ROUND
+
+# The same load on each contender, in rounds, into $dir/results.tsv; each is warmed first. The order turns by one each
+# round: nobody always follows the same neighbour.
+measure_all() { # LABEL FILE CONNECTIONS [LUA]
+  local round k i before after line
+  for i in "${!names[@]}"; do measure "$load_core" "${ports[$i]}" "$2" "$3" 1 "${4:-}" >/dev/null; done
+  for ((round = 1; round <= rounds; round++)); do
+    for ((k = 0; k < ${#names[@]}; k++)); do
+      i=$(((k + round) % ${#names[@]}))
+      measure_begins "${names[$i]}"
+      before=$(cpu_us "${roots[$i]}")
+      line=$(measure "$load_core" "${ports[$i]}" "$2" "$3" "$seconds" "${4:-}")
+      after=$(cpu_us "${roots[$i]}")
+      measure_ends "${names[$i]}" "$round"
+      [ -n "$line" ] || fail "no result from wrk for ${names[$i]}, $1, round $round"
+      printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$round" "${names[$i]}" "$before" "$after" "${line#RESULT }" >>"$dir/results.tsv"
+    done
+  done
+}
+
+cpu_us() { python3 "$scripts/bench-report.py" cpu "$@"; } # PID [THREAD]

@@ -1,47 +1,27 @@
 #!/usr/bin/env bash
-# System calls per proxied keep-alive request, or per cache hit: a fixed number of requests through a balancer of its own with one
-# worker, counted by strace. What the process does when idle (its ticks and waits) is inside; the batch is large
+# System calls per proxied keep-alive request, or per cache hit: a fixed number of requests through a balancer of its
+# own with one worker, counted by strace. What the process does when idle (its ticks and waits) is inside; the batch is large
 # enough for it not to matter. The goal is 4 socket calls a request, 2 a hit, plus a share of epoll_wait.
 #
 #   scripts/syscalls.sh [--requests N] [--connections N] [--file 128|16k] [--cached] [--balancer PATH]
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
-requests=20000 connections=1 file=128 cache=off goal=4 binary=''
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --requests) requests=$2; shift 2 ;;
-    --connections) connections=$2; shift 2 ;;
-    --file) file=$2; shift 2 ;;
-    --cached) cache=on goal=2; shift ;;
-    --balancer) binary=$2; shift 2 ;;
-    -h|--help) usage; exit 0 ;;
-    *) wrong_option "$1" ;;
-  esac
-done
-binary=${binary:-$scripts/../target/release/balancer}
-need strace h2load nginx python3 taskset timeout "$binary"
-
-port=$(free_port)
-mkdir "$dir/www"
-head -c 128 /dev/urandom >"$dir/www/128"
-head -c 16384 /dev/urandom >"$dir/www/16k"
-cat >"$dir/backend.conf" <<CONF
-daemon off; worker_processes 1; pid $dir/backend.pid; error_log stderr crit;
-events { worker_connections 4096; }
-http {
-  $(nginx_paths backend)
-  access_log off; sendfile on; tcp_nopush on; open_file_cache max=100; keepalive_requests 1000000000; add_header Cache-Control max-age=3600;
-  server { listen 127.0.0.1:$port backlog=4096; root $dir/www; }
-}
-CONF
+requests=20000 connections=1 file=128 cached='' balancer=$scripts/../target/release/balancer
+options "requests connections file cached! balancer" "$@"
+cache=off goal=4
+[ -z "$cached" ] || cache=on goal=2
+need strace h2load nginx python3 taskset timeout
+need_built "$balancer"
+file_of 128 128
+file_of 16k 16384
 cores=$(allowed_cores)
-start_nginx backend "${cores// /,}" "$port"
+start_backend "${cores// /,}" 'add_header Cache-Control max-age=3600;'
 
-flags=(--backend "127.0.0.1:$port=50")
-if balancer_has "$binary" --cache; then flags+=(--cache "$cache"); fi
-start_balancer "$binary" "${cores%% *}" "${flags[@]}" || fail "balancer did not become ready"
-balancer=$balancer_pid url=$balancer_url/$file
+flags=(--backend "127.0.0.1:$backend_port=50")
+if balancer_has "$balancer" --cache; then flags+=(--cache "$cache"); fi
+start_balancer "$balancer" "${cores%% *}" "${flags[@]}" || fail "balancer did not become ready"
+pid=$balancer_pid url=$balancer_url/$file
 
 load() { # REQUESTS: exactly that many, all of them answered with 2xx, or the script ends
   timeout 120 h2load --h1 -t1 -c"$connections" -n"$1" "$url" >"$dir/load.log"
@@ -50,14 +30,14 @@ load() { # REQUESTS: exactly that many, all of them answered with 2xx, or the sc
 }
 
 load 1000 # warm
-strace -c -f -q -o "$dir/counts" -p "$balancer" 2>"$dir/strace.log" &
+strace -c -f -q -o "$dir/counts" -p "$pid" 2>"$dir/strace.log" &
 tracer=$!
-timeout 10 bash -c "until grep -q '^TracerPid:[^0-9]*[1-9]' /proc/$balancer/status; do sleep 0.05; done"
+timeout 10 bash -c "until grep -q '^TracerPid:[^0-9]*[1-9]' /proc/$pid/status; do sleep 0.05; done"
 load "$requests"
 kill -INT "$tracer"
 wait "$tracer" || true
 
-echo "# $("$binary" --version), $(strace -V | sed -n 1p), $requests requests of $file over $connections connections, cache $cache"
+echo "# $("$balancer" --version), $(strace -V | sed -n 1p), $requests requests of $file over $connections connections, cache $cache"
 python3 - "$dir/counts" "$requests" "$goal" <<'PY'
 import re
 import sys
