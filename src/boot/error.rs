@@ -15,6 +15,8 @@ pub enum Error {
     Ring(RingError),
     /// The limit on locked memory in bytes.
     Memlock(u64),
+    /// The limit on descriptors.
+    Nofile(u64),
     /// An address cannot be listened on.
     Listen(listen::Error),
     /// The admin listener's address cannot be.
@@ -38,6 +40,7 @@ impl Error {
         match self {
             Self::Ring(_) => "io_uring",
             Self::Memlock(_) => "memlock",
+            Self::Nofile(_) => "nofile",
             Self::Listen(_) => "listen",
             Self::Admin(_) => "admin",
             Self::Steer(_) => "steer",
@@ -60,6 +63,10 @@ impl fmt::Display for Error {
                 bytes_text(*bytes),
                 bytes_text(MEMLOCK_BYTES_MIN),
             ),
+            Self::Nofile(limit) => write!(
+                out,
+                "error: only {limit} descriptors are allowed; at least {NOFILE_MIN} are needed{NOFILE_REMEDY}",
+            ),
             Self::Listen(error) => listen_text(error, out),
             Self::Admin(error) => admin_text(error, out),
             Self::Steer(cause) => write!(
@@ -67,7 +74,9 @@ impl fmt::Display for Error {
                 "error: the kernel does not take --steer cpu (SO_ATTACH_REUSEPORT_CBPF: {cause})\n  try     --steer accept"
             ),
             Self::AccessLog(path, cause) => access_log_text(path, cause, out),
-            Self::ThreadDied(name, cause) => write!(out, "error: thread {name} ended: {cause}"),
+            Self::ThreadDied(name, cause) => {
+                write!(out, "error: thread {name} ended: {cause}{}", thread_remedy(cause))
+            }
         }
     }
 }
@@ -94,6 +103,10 @@ fn ring_text(error: RingError) -> String {
              {MEMLOCK_REMEDY}",
             refused("out of memory"),
         ),
+        RingError::Other(errno @ libc::EMFILE) => {
+            let text = std::io::Error::from_raw_os_error(errno).to_string();
+            format!("{}{NOFILE_REMEDY}", refused(&text))
+        }
         RingError::Other(errno) => format!(
             "{}\n  try     strace -e io_uring_setup balancer run   shows the call",
             refused(&std::io::Error::from_raw_os_error(errno).to_string()),
@@ -148,6 +161,12 @@ fn admin_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Resul
     write!(out, "{:<61}{remedy}", format!("error: {what}   "))
 }
 
+/// What helps a thread, if that is known; of what befell it only the text is left.
+fn thread_remedy(cause: &str) -> &'static str {
+    let is_out_of_descriptors = cause.contains(&format!("(os error {})", libc::EMFILE));
+    if is_out_of_descriptors { NOFILE_REMEDY } else { "" }
+}
+
 fn access_log_text(path: &Path, cause: &io::Error, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
@@ -182,7 +201,12 @@ pub fn bytes_text(bytes: u64) -> String {
 /// kernel charges rings elsewhere.
 pub const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 
+/// One worker and the control core hold about 30 before the first connection comes; below that, an executor that finds
+/// none panics. More cores need more: then a thread ends, in words.
+pub const NOFILE_MIN: u64 = 64;
+
 const MEMLOCK_REMEDY: &str = "  try     ulimit -l 8192,  or  LimitMEMLOCK=infinity  in the unit";
+const NOFILE_REMEDY: &str = "\n  try     ulimit -n 1048576,  or  LimitNOFILE=1048576  in the unit";
 const KERNEL_REMEDY: &str = "Linux 5.8 or later, outside of such a sandbox";
 
 #[cfg(test)]
@@ -208,7 +232,8 @@ mod tests {
              try     docker run --security-opt seccomp=unconfined   or   sysctl kernel.io_uring_disabled=0"
         );
         let all = [RingError::Refused, RingError::Absent, RingError::TooOld, RingError::NoMemory];
-        for error in all.into_iter().chain([RingError::Other(libc::EMFILE)]) {
+        let others = [libc::EMFILE, libc::EFAULT].map(RingError::Other);
+        for error in all.into_iter().chain(others) {
             let error = Error::Ring(error);
             let text = error.to_string();
             assert!(
@@ -265,6 +290,30 @@ mod tests {
         assert!(text("a.log", libc::ENOENT).ends_with("mkdir -p ."));
         assert!(text("/a", libc::EACCES).ends_with("LogsDirectory=balancer in the unit"));
         assert!(text("/a", libc::EISDIR).ends_with("- for standard output, or off"));
+    }
+
+    #[test]
+    fn too_few_descriptors_are_counted() {
+        assert_eq!(
+            Error::Nofile(8).to_string(),
+            "error: only 8 descriptors are allowed; at least 64 are needed\n  \
+             try     ulimit -n 1048576,  or  LimitNOFILE=1048576  in the unit"
+        );
+    }
+
+    #[test]
+    fn a_thread_without_descriptors_is_told_how_to_get_some() {
+        let text = |errno: i32| {
+            let cause = io::Error::from_raw_os_error(errno).to_string();
+            Error::ThreadDied("control".into(), cause).to_string()
+        };
+        let starved = text(libc::EMFILE);
+        assert!(starved.starts_with("error: thread control ended: Too many open files"));
+        assert!(
+            starved
+                .ends_with("\n  try     ulimit -n 1048576,  or  LimitNOFILE=1048576  in the unit")
+        );
+        assert!(!text(libc::ENOSPC).contains("try"));
     }
 
     #[test]

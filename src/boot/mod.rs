@@ -12,7 +12,7 @@ pub use access::AccessOutput;
 pub use admin::AdminSocket;
 pub use banner::{agent_url, banner};
 pub use error::{Error, MEMLOCK_BYTES_MIN, bytes_text};
-pub use preflight::{HostFacts, check_memlock, judge, preflight};
+pub use preflight::{HostFacts, check_memlock, check_nofile, judge, preflight};
 pub use process::{Ending, Process, Signal};
 
 use std::io::IsTerminal as _;

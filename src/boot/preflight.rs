@@ -1,6 +1,6 @@
 //! What must hold of the host before a thread starts, judged from the facts of `io::host`.
 
-use super::error::{Error, MEMLOCK_BYTES_MIN};
+use super::error::{Error, MEMLOCK_BYTES_MIN, NOFILE_MIN};
 use crate::io::affinity::Cpus;
 use crate::io::host::{self, Limits};
 use crate::io::listen::BACKLOG;
@@ -18,9 +18,11 @@ pub struct HostFacts {
     pub warnings: Vec<String>,
 }
 
-/// Raises the soft limits, looks at the host, and refuses what cannot work: too little locked memory, no io_uring.
+/// Raises the soft limits, looks at the host, and refuses what cannot work: too few descriptors, too little locked memory, no
+/// io_uring.
 pub fn preflight() -> Result<HostFacts, Error> {
     let limits = host::raise_limits();
+    check_nofile(limits)?;
     // Before the probe: on old kernels the ring fails for the same reason with a vaguer word.
     check_memlock(limits)?;
     host::probe_io_uring().map_err(Error::Ring)?;
@@ -37,6 +39,14 @@ pub fn check_memlock(limits: Limits) -> Result<(), Error> {
         Some(bytes) if bytes < MEMLOCK_BYTES_MIN => Err(Error::Memlock(bytes)),
         _ => Ok(()),
     }
+}
+
+/// Whether there are descriptors enough to start.
+///
+/// # Errors
+/// When there are not.
+pub const fn check_nofile(limits: Limits) -> Result<(), Error> {
+    if limits.nofile < NOFILE_MIN { Err(Error::Nofile(limits.nofile)) } else { Ok(()) }
 }
 
 /// The backlog granted, and what works but worse than it could, one sentence each.
@@ -78,6 +88,12 @@ mod tests {
         assert!(matches!(check_memlock(limits(1, Some(524_287))), Err(Error::Memlock(524_287))));
         assert!(check_memlock(limits(1, Some(524_288))).is_ok());
         assert!(check_memlock(limits(1, None)).is_ok());
+    }
+
+    #[test]
+    fn too_few_descriptors_are_refused() {
+        assert!(matches!(check_nofile(limits(63, None)), Err(Error::Nofile(63))));
+        assert!(check_nofile(limits(64, None)).is_ok());
     }
 
     #[test]

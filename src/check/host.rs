@@ -77,6 +77,8 @@ fn descriptors(facts: &Facts<'_>) -> Vec<Finding> {
     let (backlog, warnings) = boot::judge(facts.limits, somaxconn);
     let (nofile, wanted) = (facts.limits.nofile, BACKLOG.unsigned_abs());
     let mut findings = Vec::new();
+    let refused = boot::check_nofile(facts.limits).err();
+    findings.extend(refused.iter().map(|error| refusal("nofile", error)));
     for (topic, is_fine, fine) in [
         ("nofile", !warnings.iter().any(|text| text.contains("descriptors")), nofile.to_string()),
         ("somaxconn", backlog >= wanted, format!("a backlog of {backlog} is granted")),
@@ -87,6 +89,10 @@ fn descriptors(facts: &Facts<'_>) -> Vec<Finding> {
     }
     for warning in warnings {
         let topic = if warning.contains("descriptors") { "nofile" } else { "somaxconn" };
+        // The refusal has said it.
+        if topic == "nofile" && refused.is_some() {
+            continue;
+        }
         findings.push(Finding::new(Level::Warning, topic, warning.replacen(": try ", "\ntry ", 1)));
     }
     findings
@@ -323,6 +329,8 @@ mod tests {
             ("/sys/devices/system/cpu/cpu5/cpufreq/scaling_governor", "performance"),
         ];
         let mut bad = facts(&[1, 5], &files);
+        bad.limits.nofile = 8;
+        says(&bad, "nofile", Level::Failure, "only 8 descriptors are allowed; at least 64");
         bad.limits.nofile = 1024;
         says(&bad, "nofile", Level::Warning, "only 1024 descriptors");
         says(&bad, "somaxconn", Level::Warning, "try sysctl net.core.somaxconn=4096");

@@ -4,6 +4,7 @@
 //! asked, with a real environment, real files and a real kernel.
 
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -112,6 +113,14 @@ fn what_is_missing_unknown_or_unreadable() {
         2,
         &[".env line 2 is not KEY=value", "for example TARGET_PORT=3000"],
     );
+    // Unreadable even for root: a link to itself.
+    std::fs::remove_file(directory.join(".env")).expect("our file");
+    symlink(".env", directory.join(".env")).expect("a link");
+    assert_says(
+        &refused(&base, &[], &directory),
+        2,
+        &["cannot read \".env\"", "from   the working directory", "or --no-env-file"],
+    );
     std::fs::remove_dir_all(directory).expect("our directory");
 }
 
@@ -122,6 +131,12 @@ fn a_taken_port_and_a_taken_admin_port_name_their_flags() {
     let address = taken.local_addr().expect("its address").to_string();
     let told = refused(&["run", "--backend", "a:1", "--listen", &address], &[], &directory);
     assert_says(&told, 1, &["is taken", "try --listen "]);
+    let everywhere = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0"));
+    let everywhere = everywhere.expect("an ephemeral port");
+    let port = everywhere.local_addr().expect("its address").port();
+    let told = refused(&["run", "--backend", "a:1", "--port", &port.to_string()], &[], &directory);
+    let next = if port == u16::MAX { port - 1 } else { port + 1 };
+    assert_says(&told, 1, &[&format!("port {port} is taken"), &format!("try --port {next}")]);
     let arguments = ["run", "--backend", "a:1", "--listen", "127.0.0.1:0", "--admin", &address];
     assert_says(
         &refused(&arguments, &[], &directory),
@@ -131,25 +146,39 @@ fn a_taken_port_and_a_taken_admin_port_name_their_flags() {
     std::fs::remove_dir_all(directory).expect("our directory");
 }
 
-#[test]
-fn too_little_locked_memory_is_refused_with_the_remedy() {
+/// `balancer run` under a limit that `ulimit` sets.
+fn refused_under(limit: &str) -> (Option<i32>, String) {
     let directory = parts::scratch();
-    let script = "ulimit -l 64 && exec \"$0\" run --backend a:1 --listen 127.0.0.1:0";
+    let script =
+        format!("ulimit {limit} && exec \"$0\" run --backend a:1 --listen 127.0.0.1:0 --cores 0");
     let output = Command::new("bash")
-        .args(["-c", script, env!("CARGO_BIN_EXE_balancer")])
+        .args(["-c", &script, env!("CARGO_BIN_EXE_balancer")])
         .env_clear()
         .env("BALANCER_ADMIN", "off")
         .current_dir(&directory)
         .stdin(Stdio::null())
         .output()
         .expect("bash runs");
-    let told = (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned());
+    std::fs::remove_dir_all(directory).expect("our directory");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn too_little_locked_memory_is_refused_with_the_remedy() {
     assert_says(
-        &told,
+        &refused_under("-l 64"),
         1,
         &["locked memory is limited to 64 KiB", "try     ulimit -l 8192", "LimitMEMLOCK="],
     );
-    std::fs::remove_dir_all(directory).expect("our directory");
+}
+
+#[test]
+fn too_few_descriptors_are_refused_with_the_remedy() {
+    for limit in [5, 6, 8, 12, 63] {
+        let told = refused_under(&format!("-n {limit}"));
+        let allowed = format!("only {limit} descriptors are allowed");
+        assert_says(&told, 1, &[&allowed, "  try     ulimit -n ", "LimitNOFILE="]);
+    }
 }
 
 #[test]
