@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::access_log;
 use crate::balance::{Balance, Score};
 use crate::cache::CacheSettings;
-use crate::http::HeadLimits;
+use crate::http::{HeadLimits, Network};
 
 /// The settings of one process.
 #[derive(Clone, Debug)]
@@ -47,6 +47,9 @@ pub struct Config {
     pub body_bytes_max: Option<u64>,
     /// Client connections of the whole process; further ones wait in the backlog.
     pub connections_max: usize,
+    /// Clients that are proxies of ours: what they say of those before them is believed, and nobody else. Without any,
+    /// it is handed on with what we saw behind it.
+    pub trusted_proxies: Vec<Network>,
     /// Requests the whole process may have in flight to one backend, at least 1.
     pub backend_inflight_max: Option<u32>,
     /// Requests per core that may wait because every backend is at that limit.
@@ -230,6 +233,8 @@ pub struct ShardConfig {
     pub body_bytes_max: Option<u64>,
     /// Client connections this worker holds at most, at least 1.
     pub connections_max: usize,
+    /// See [`Config::trusted_proxies`].
+    pub trusted_proxies: Vec<Network>,
     /// Requests the whole process may have in flight to one backend, at least 1.
     pub backend_inflight_max: Option<u32>,
     /// Requests that may wait here because every backend is at that limit.
@@ -249,6 +254,7 @@ impl Config {
             head: self.head,
             body_bytes_max: self.body_bytes_max,
             connections_max: (self.connections_max / workers).max(1),
+            trusted_proxies: self.trusted_proxies.clone(),
             backend_inflight_max: self.backend_inflight_max,
             queue_length_max: self.queue_length_max,
             cache: self.cache.map(|cache| cache.share(workers as u64)),

@@ -65,7 +65,8 @@ impl House {
         let now = WallTime::from_ms(NOW_MS);
         let times = Times { sent: now, received: now };
         let (request, response) = (request.as_bytes(), RESPONSE.as_bytes());
-        let judged = policy::judge(&head, request, &answer, response, times, &settings);
+        let judged =
+            policy::judge(&head, request, PeerTrust::Unknown, &answer, response, times, &settings);
         let Storability::Yes(policy) = judged else { panic!("{judged:?}") };
         let date = *DateText::new().at(now);
         let (mut stored, mut selection) = (Vec::new(), Vec::new());

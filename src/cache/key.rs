@@ -75,10 +75,15 @@ pub const fn invalidates(status: u16) -> bool {
 }
 
 /// True if a reference of the response names the target of the request itself.
-pub(super) fn is_target(head: &RequestHead, bytes: &[u8], reference: &[u8]) -> bool {
+pub(super) fn is_target(
+    head: &RequestHead,
+    bytes: &[u8],
+    trust: PeerTrust,
+    reference: &[u8],
+) -> bool {
     let (mut target, mut other) = (Vec::new(), Vec::new());
-    write(&mut target, head, bytes, PeerTrust::Unknown);
-    write_reference(&mut other, head, bytes, reference, PeerTrust::Unknown) && target == other
+    write(&mut target, head, bytes, trust);
+    write_reference(&mut other, head, bytes, reference, trust) && target == other
 }
 
 /// Appends the key of a URI reference, resolved against the target (RFC 3986 §5.2); false if it has another

@@ -7,7 +7,7 @@
 use super::directives::{Delta, RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Basis, Lifetime};
 use super::{CacheSettings, key, vary};
-use crate::http::{FieldKind, Method, RequestHead, ResponseHead};
+use crate::http::{FieldKind, Method, PeerTrust, RequestHead, ResponseHead};
 use crate::time::WallTime;
 
 /// When an exchange with the origin took place.
@@ -214,16 +214,19 @@ impl Policy {
     }
 }
 
-/// Decides whether the response to a request is stored.
+/// Decides whether the response to a request of a peer believed so far is stored.
 pub fn judge(
     request: &RequestHead,
     request_bytes: &[u8],
+    trust: PeerTrust,
     response: &ResponseHead,
     response_bytes: &[u8],
     times: Times,
     settings: &CacheSettings,
 ) -> Storability {
-    if let Err(why) = method_permits(request, request_bytes, response, response_bytes, settings) {
+    if let Err(why) =
+        method_permits(request, request_bytes, trust, response, response_bytes, settings)
+    {
         return Storability::No(why);
     }
     let age_secs = freshness::age_secs(&response.fields, response_bytes);
@@ -360,6 +363,7 @@ fn is_worth_keeping(
 fn method_permits(
     request: &RequestHead,
     request_bytes: &[u8],
+    trust: PeerTrust,
     response: &ResponseHead,
     response_bytes: &[u8],
     settings: &CacheSettings,
@@ -374,7 +378,7 @@ fn method_permits(
                 || !said.is_targeted && fields.has(FieldKind::Expires);
             let mut locations = fields.values(FieldKind::ContentLocation, response_bytes);
             let stands_for_target = match (locations.next(), locations.next()) {
-                (Some(location), None) => key::is_target(request, request_bytes, location),
+                (Some(location), None) => key::is_target(request, request_bytes, trust, location),
                 _ => false,
             };
             if is_explicit && stands_for_target && response.status == 200 {

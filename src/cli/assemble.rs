@@ -17,7 +17,7 @@ use crate::cache::CacheSettings;
 use crate::config::{
     AccessLogConfig, AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Timeouts,
 };
-use crate::http::HeadLimits;
+use crate::http::{HeadLimits, Network};
 
 /// `balancer check`: what is wrong with the settings is its finding and not its end.
 pub(super) fn check(flags: &ArgMatches, environment: &Environment) -> Result<Check, Error> {
@@ -47,6 +47,7 @@ pub(super) fn run(
         admin: admin(&read, &mut warnings)?,
         access_log: access_log(&read, &mut warnings)?,
         connections_max: connections_max(&read, plan.workers.len(), environment, &mut warnings)?,
+        trusted_proxies: trusted_proxies(&read)?,
         cores: plan.workers,
         control_core: plan.control,
         agent,
@@ -364,6 +365,19 @@ fn connections_max(
     Ok(wish.unwrap_or_else(|| room.clamp(CONNECTIONS_LEAST, CONNECTIONS_DEFAULT_MOST)) as usize)
 }
 
+fn trusted_proxies(read: &Reader<'_>) -> Result<Vec<Network>, Error> {
+    let setting = &settings::TRUSTED_PROXIES;
+    let networks = read.many(setting, values::network)?;
+    match read.given(setting)? {
+        Some(given) if networks.len() > NETWORKS_MOST => {
+            let (name, n) = (&given.name, networks.len());
+            let what = format!("{name} names {n} networks, and {NETWORKS_MOST} are the most");
+            Err(given.complain(what, setting))
+        }
+        _ => Ok(networks),
+    }
+}
+
 fn inflight_max(read: &Reader<'_>) -> Result<Option<u32>, Error> {
     let number = |text: &str| values::number(text, 1, QUEUE_MOST);
     // At most a million, so the number fits.
@@ -441,6 +455,8 @@ const DESCRIPTORS_PER_WORKER: u64 = 32;
 /// One descriptor in so many may be that of a cached body.
 const DESCRIPTORS_PER_FILE: u64 = 16;
 const FILES_MOST: u64 = 8192;
+/// Looked through one by one for each new connection.
+const NETWORKS_MOST: usize = 1000;
 const DEMO_MIN: Duration = Duration::from_secs(1);
 const DEMO_LENGTH: Duration = Duration::from_secs(30);
 const QUIET_LOG: &str = "error";

@@ -158,6 +158,18 @@ pub const MAX_CONNECTIONS: Setting = Setting {
     group: "Clients",
     ..BLANK
 };
+/// `--trusted-proxies`.
+pub const TRUSTED_PROXIES: Setting = Setting {
+    flag: "trusted-proxies",
+    value: "CIDR",
+    env: "BALANCER_TRUSTED_PROXIES",
+    is_repeatable: true,
+    help: "Proxies before this one: their Forwarded and X-Forwarded-* fields go on, those of anybody else are replaced; repeatable; without any, everybody's X-Forwarded-For and Forwarded are added to",
+    noun: "a network",
+    want: "an IP address, or a network in CIDR notation, for example 10.0.0.0/8 or 2001:db8::/32",
+    group: "Clients",
+    ..BLANK
+};
 /// `--agent`.
 pub const AGENT: Setting = Setting {
     flag: "agent",
@@ -501,6 +513,7 @@ pub const SETTINGS: &[&Setting] = &[
     &PORT,
     &LISTEN,
     &MAX_CONNECTIONS,
+    &TRUSTED_PROXIES,
     &AGENT,
     &AGENT_PORT,
     &AGENT_BACKOFF,

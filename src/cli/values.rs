@@ -9,6 +9,8 @@ use crate::balance::{Balance, Score};
 use crate::boot::plan::CoreChoice;
 use crate::cache::CacheMode;
 use crate::config::{StaticBackend, Steer};
+use crate::http::Network;
+use crate::http::network::NoNetwork;
 use crate::io::affinity::parse_list;
 
 /// What is wrong with a text.
@@ -190,6 +192,29 @@ pub(super) fn listen(text: &str, port: u16) -> Result<SocketAddr, Wrong> {
         Some((host, _)) if is_host(host) => Err(Wrong::Because("a name; an IP address is needed")),
         _ => Err(Wrong::NotOne),
     }
+}
+
+/// `IP/PREFIX`, or an IP address alone.
+pub(super) fn network(text: &str) -> Result<Network, Wrong> {
+    let (first, prefix) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
+    let first: IpAddr = match first.parse() {
+        Ok(first) => first,
+        Err(_) if is_host(first) && first.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
+            return Err(Wrong::Because("a name; an IP address is needed"));
+        }
+        Err(_) => return Err(Wrong::NotOne),
+    };
+    let Some(prefix) = prefix else { return Ok(Network::of(first)) };
+    let prefix_bits = match number(prefix, 0, u64::from(u8::MAX)) {
+        // The bounds are those of the type, so the number fits.
+        Ok(bits) => bits as u8,
+        Err(Wrong::TooLarge) => u8::MAX,
+        Err(_) => return Err(Wrong::NotOne),
+    };
+    Network::new(first, prefix_bits).map_err(|why| match why {
+        NoNetwork::PrefixTooLong => Wrong::Because("whose prefix is too long"),
+        NoNetwork::HostBits => Wrong::Because("whose address has bits set behind the prefix"),
+    })
 }
 
 /// `off`, or an address as [`listen`] reads it.

@@ -298,6 +298,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         head: HeadLimits::default(),
         body_bytes_max: None,
         connections_max: CONNECTIONS_MAX,
+        trusted_proxies: Vec::new(),
         backend_inflight_max: None,
         queue_length_max: QUEUE_LENGTH_MAX,
     }

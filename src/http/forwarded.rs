@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::field::{FieldKind, Fields};
 use super::forward::{RequestForward, decimal, line};
+use super::network::Network;
 use super::request::RequestHead;
 
 /// How much we believe of what a client says about those before it.
@@ -21,6 +22,17 @@ pub enum PeerTrust {
     Trusted,
     /// Proxies are configured and this is none of them: all four are replaced.
     Untrusted,
+}
+
+impl PeerTrust {
+    /// How much is believed of `peer` when these proxies are configured.
+    pub fn of(peer: IpAddr, proxies: &[Network]) -> Self {
+        match proxies {
+            [] => Self::Unknown,
+            _ if proxies.iter().any(|network| network.contains(peer)) => Self::Trusted,
+            _ => Self::Untrusted,
+        }
+    }
 }
 
 /// `X-Forwarded-For`, `-Proto`, `-Host` and, where it is in use, `Forwarded` (RFC 7239).
@@ -114,6 +126,23 @@ mod tests {
         let mut out = Vec::new();
         forward::request_head(&mut out, &head, input.as_bytes(), &with);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn who_is_believed() {
+        let network = |first: &str, bits| Network::new(first.parse().unwrap(), bits).unwrap();
+        let proxies = [network("10.0.0.0", 8), network("2001:db8::", 32)];
+        for (peer, trust) in [
+            ("10.1.2.3", PeerTrust::Trusted),
+            ("::ffff:10.1.2.3", PeerTrust::Trusted),
+            ("2001:db8::7", PeerTrust::Trusted),
+            ("127.0.0.1", PeerTrust::Untrusted),
+            ("::1", PeerTrust::Untrusted),
+        ] {
+            let peer = peer.parse().unwrap();
+            assert_eq!(PeerTrust::of(peer, &proxies), trust, "{peer}");
+            assert_eq!(PeerTrust::of(peer, &[]), PeerTrust::Unknown);
+        }
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl<I: Io> Shard<I> {
         let entry = Entry {
             date: &date,
             ms: (wall.as_ms() % 1000) as u16,
-            client: client.address,
+            client: client.peer.address,
             asked,
             host,
             referer,

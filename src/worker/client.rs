@@ -3,12 +3,20 @@
 use std::net::IpAddr;
 
 use super::shard::Admitted;
+use crate::http::PeerTrust;
 use crate::io::Io;
+
+/// Who is at the other end of a client's connection; found out once, when it is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub address: IpAddr,
+    pub trust: PeerTrust,
+}
 
 /// A client and its connection.
 pub(super) struct Client<I: Io> {
     pub stream: I::Stream,
-    pub address: IpAddr,
+    pub peer: Peer,
     /// Counts the connection for as long as it lives.
     pub _admitted: Admitted<I>,
 }

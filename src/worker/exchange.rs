@@ -3,12 +3,11 @@
 //! [`exchange`] decides where the request goes and what becomes of failures; `converse` (in [`super::talk`]) carries
 //! one try. Whatever happens here ends in one of the ways of [`Next`].
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::answer;
 use super::caching::{self, Begun, Errand};
-use super::client::{Client, Next};
+use super::client::{Client, Next, Peer};
 use super::desk::Desk;
 use super::dial::{self, Host, Tries, Unreached, Upstream};
 use super::fault::{Cause, Fault, Gone, Phase};
@@ -16,9 +15,7 @@ use super::shard::Shard;
 use super::talk::{Outcome, converse};
 use super::tunnel::tunnel;
 use crate::balance::{self, Failure, Verdict};
-use crate::http::{
-    Framing, PeerTrust, Refusal, Reject, RequestForward, RequestPlan, forward, framing,
-};
+use crate::http::{Framing, Refusal, Reject, RequestForward, RequestPlan, forward, framing};
 use crate::io::Io;
 use crate::metrics::Count;
 
@@ -201,7 +198,7 @@ fn stage_request<I: Io>(
     } else {
         desk.up.begin(plan.framing, plan.framing == Framing::Chunked, true);
     }
-    stage_head(shard, client.address, desk, plan, upstream, errand);
+    stage_head(shard, client.peer, desk, plan, upstream, errand);
     if is_staged {
         desk.up.head_again();
         return Ok(());
@@ -220,7 +217,7 @@ fn stage_request<I: Io>(
 /// Writes the head we send into the upward flow, in the words of the errand.
 pub(super) fn stage_head<I: Io>(
     shard: &Shard<I>,
-    client: IpAddr,
+    peer: Peer,
     desk: &mut Desk,
     plan: &RequestPlan,
     upstream: &Upstream<I>,
@@ -230,10 +227,10 @@ pub(super) fn stage_head<I: Io>(
     let conditions = errand.conditions(&desk.papers.conditions);
     shard.with_backend(upstream.seat.slot, |backend| {
         let words = RequestForward {
-            client,
+            client: peer.address,
             backend_authority: &backend.authority,
             plan: *plan,
-            trust: PeerTrust::Unknown,
+            trust: peer.trust,
             forwarded: false,
         };
         let head = desk.inbound.held();

@@ -58,6 +58,7 @@ use futures_lite::FutureExt;
 
 use crate::balance::Snapshot;
 use crate::config::ShardConfig;
+use crate::http::PeerTrust;
 use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
 pub use access::{Batch, LogMail, LogOutlet, Spare, lines_in};
@@ -66,7 +67,7 @@ pub use caching::{CacheMail, Purger};
 pub use health::{Health, Noted, Reporter};
 pub use limits::LIMITS;
 
-use client::Client;
+use client::{Client, Peer};
 use conn::{Bursts, burst, serve};
 pub use credits::Credits;
 pub use shard::TICK;
@@ -251,7 +252,9 @@ async fn accept<I, F, M>(
             None => break,
             Some(Ok((movable, peer))) => {
                 shard.counters.add(Count::Accepted, 1);
-                let newcomer = Newcomer { movable, address: peer.ip() };
+                let trust = PeerTrust::of(peer.ip(), &shard.config.trusted_proxies);
+                let peer = Peer { address: peer.ip(), trust };
+                let newcomer = Newcomer { movable, peer };
                 if let Some((newcomer, place)) = steer(&shard, newcomer, &pause).await {
                     welcome(&shard, &bursts, newcomer, place);
                 }
@@ -336,7 +339,7 @@ fn welcome<I, F, M>(
 {
     match shard.io.adopt(newcomer.movable) {
         Ok(stream) => {
-            let client = Client { stream, address: newcomer.address, _admitted: place };
+            let client = Client { stream, peer: newcomer.peer, _admitted: place };
             let task = serve(shard.clone(), bursts.clone(), client);
             shard.io.spawn(contained(shard.clone(), task));
         }

@@ -79,7 +79,7 @@ impl<I: Io> Shard<I> {
                 .cache
                 .as_ref()
                 .zip(mail.cache.take())
-                .map(|(config, mail)| Caching::new(config, mail)),
+                .map(|(cache, mail)| Caching::new(cache, !config.trusted_proxies.is_empty(), mail)),
             steering: mail.steer.take().map(|mail| Steering::new(mail, config.connections_max)),
             credits: mail.credits.take(),
             share: mail.share.take(),

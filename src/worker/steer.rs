@@ -13,11 +13,11 @@
 //! whoever sends a connection there counts up first ([`Published::take_place`]): a core is never overfull. A core that drains says so after it has given its last, and no core ends before all others have said so: no
 //! connection is lost in a channel.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::client::Peer;
 use crate::io::{Bell, Io};
 use crate::metrics::Published;
 
@@ -50,7 +50,7 @@ impl<M, B: Bell> SteerMail<M, B> {
 /// A connection that was accepted and is not served yet, and who is at its other end.
 pub(super) struct Newcomer<M> {
     pub movable: M,
-    pub address: IpAddr,
+    pub peer: Peer,
 }
 
 /// Another core.

@@ -4,7 +4,7 @@ use balancer::cache::{
     CacheSettings, CacheStatus, Policy, Serve, ServedWith, Storability, StoredHead, Times, policy,
     served, stored,
 };
-use balancer::http::Framing;
+use balancer::http::{Framing, PeerTrust};
 use balancer::time::WallTime;
 
 use super::toy::{Origin, Toy, says};
@@ -57,6 +57,7 @@ fn kept(status: u16, fields: &str) -> (String, Policy) {
     let judged = policy::judge(
         &request,
         request_text.as_bytes(),
+        PeerTrust::Unknown,
         &head,
         text.as_bytes(),
         Times { sent: received, received },

@@ -156,7 +156,7 @@ proptest! {
 
         let received = WallTime::from_ms(START_MS);
         let times = Times { sent: received, received };
-        let judged = policy::judge(&request, bytes, &head, text.as_bytes(), times, &settings);
+        let judged = policy::judge(&request, bytes, trust, &head, text.as_bytes(), times, &settings);
         let Storability::Yes(policy) = judged else { return Ok(()) };
         holds(&policy);
         let mut selection = Vec::new();

@@ -290,7 +290,15 @@ impl Toy {
         let times = Times { sent: received, received };
         let bytes = text.as_bytes();
         let settings = &self.settings;
-        let judged = policy::judge(&asked.head, asked.bytes, &answer, bytes, times, settings);
+        let judged = policy::judge(
+            &asked.head,
+            asked.bytes,
+            PeerTrust::Unknown,
+            &answer,
+            bytes,
+            times,
+            settings,
+        );
         if let (Storability::Yes(policy), true) = (judged, may_store) {
             let (mut head, mut selection) = (Vec::new(), Vec::new());
             stored::write(&mut head, &answer, bytes, &date(self.now_ms));

@@ -4,9 +4,10 @@ use balancer::cache::{
     CacheMode, CacheSettings, Policy, RequestDirectives, Storability, Times, Unstorable, Verdict,
     policy,
 };
+use balancer::http::PeerTrust;
 use balancer::time::WallTime;
 
-use super::{START_MS, dated, get, response};
+use super::{START_MS, dated, get, request, response};
 
 fn judge(asks: &str, fields: &str, waited_ms: u64, settings: &CacheSettings) -> Storability {
     let (request, _, request_text) = get(asks);
@@ -15,7 +16,8 @@ fn judge(asks: &str, fields: &str, waited_ms: u64, settings: &CacheSettings) -> 
         sent: WallTime::from_ms(START_MS - waited_ms),
         received: WallTime::from_ms(START_MS),
     };
-    policy::judge(&request, request_text.as_bytes(), &head, text.as_bytes(), times, settings)
+    let (asked, answered) = (request_text.as_bytes(), text.as_bytes());
+    policy::judge(&request, asked, PeerTrust::Unknown, &head, answered, times, settings)
 }
 
 fn policy(fields: &str) -> Policy {
@@ -165,4 +167,25 @@ fn why_not() {
     assert!(is_kept("ETag: \"a\"", &rfc));
     assert!(policy("Cache-Control: max-age=9|ETag: \"a\"").has_validator());
     assert!(!policy("Cache-Control: max-age=9|Last-Modified: never").has_validator());
+}
+
+#[test]
+fn a_post_stands_for_its_target_in_the_scheme_a_trusted_proxy_told() {
+    let (request, _, asked) = request("POST", "/t", "X-Forwarded-Proto: https");
+    let settings = CacheSettings { mode: CacheMode::Rfc, ..CacheSettings::default() };
+    for (location, trust, expected) in [
+        // RFC 9110 §9.3.3
+        ("/t", PeerTrust::Trusted, true),
+        ("https://h/t", PeerTrust::Trusted, true),
+        ("http://h/t", PeerTrust::Trusted, false),
+        ("https://h/t", PeerTrust::Untrusted, false),
+        ("http://h/t", PeerTrust::Untrusted, true),
+    ] {
+        let fields = format!("Cache-Control: max-age=9|Content-Location: {location}");
+        let (head, answer) = response(200, &dated(&fields, START_MS));
+        let times = Times { sent: at(0), received: at(0) };
+        let (asked, answered) = (asked.as_bytes(), answer.as_bytes());
+        let judged = policy::judge(&request, asked, trust, &head, answered, times, &settings);
+        assert_eq!(matches!(judged, Storability::Yes(_)), expected, "{location} {trust:?}");
+    }
 }

@@ -75,6 +75,14 @@ fn the_values_arrive() {
     assert_eq!(backends, [("a", Some(1), 2.0), ("::1", Some(3), 100.0)]);
     assert_eq!((config.target_port, config.balance), (Some(3000), Balance::WeightedRandom));
     assert_eq!((config.cache, config.connections_max), (None, 100));
+    let is_trusted = |text: &str| {
+        let address = text.parse().unwrap();
+        config.trusted_proxies.iter().any(|network| network.contains(address))
+    };
+    assert_eq!(
+        ["10.9.9.9", "::1", "2001:db8::1", "11.0.0.0", "::2"].map(is_trusted),
+        [true, true, true, false, false]
+    );
     let times = config.timeouts;
     assert_eq!((times.request, times.connect, times.idle), (ms(500), ms(500), ms(300_000)));
     assert_eq!((times.header, times.body), (ms(3_600_000), ms(1000)));
@@ -192,6 +200,11 @@ fn what_contradicts_is_refused_and_what_is_useless_warned_of() {
     assert_eq!(
         first("--backend a:1 --max-head-bytes 1KiB --max-request-line 2KiB"),
         "error: --max-request-line is \"2KiB\", more than the whole head may have (--max-head-bytes)"
+    );
+    let networks = vec!["10.0.0.1"; 1001].join(",");
+    assert_eq!(
+        first(&format!("--backend a:1 --trusted-proxies {networks}")),
+        "error: --trusted-proxies names 1001 networks, and 1000 are the most"
     );
     // Nobody spoke of the line.
     assert_eq!(run("--backend a:1 --max-head-bytes 1KiB").config.head.line_bytes_max, 1024);

@@ -26,6 +26,7 @@ mod memory;
 mod notify;
 mod page;
 mod pool;
+mod proxies;
 mod queue;
 mod real_parts;
 mod refusals;

@@ -260,6 +260,7 @@ pub fn config() -> ShardConfig {
         head: balancer::http::HeadLimits::default(),
         body_bytes_max: Some(BODY_BYTES_MAX),
         connections_max: 1000,
+        trusted_proxies: Vec::new(),
         backend_inflight_max: None,
         queue_length_max: 1024,
         cache: Some(CacheConfig {

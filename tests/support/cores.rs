@@ -156,6 +156,7 @@ fn start_worker(
                     head: Default::default(),
                     body_bytes_max: None,
                     connections_max: 100,
+                    trusted_proxies: Vec::new(),
                     backend_inflight_max: None,
                     queue_length_max: 1024,
                     cache: Some(CacheConfig {

@@ -28,6 +28,8 @@ use crate::worker::shard::Shard;
 /// One request's business with the cache.
 pub(in crate::worker) struct Errand<I: Io> {
     pub(super) shard: Rc<Shard<I>>,
+    /// What the client says of scheme and host is part of the key if it is believed.
+    trust: PeerTrust,
     pub(super) kind: Kind,
     pub(super) asking: Asking,
     pub(super) target: Option<Target>,
@@ -93,9 +95,10 @@ pub(in crate::worker) enum Reception {
 }
 
 impl<I: Io> Errand<I> {
-    pub(super) fn new(shard: &Rc<Shard<I>>, kind: Kind) -> Self {
+    pub(super) fn new(shard: &Rc<Shard<I>>, trust: PeerTrust, kind: Kind) -> Self {
         Self {
             shard: shard.clone(),
+            trust,
             kind,
             asking: Asking::AsSent,
             target: None,
@@ -246,7 +249,7 @@ impl<I: Io> Errand<I> {
         let shard = self.shard.clone();
         let Some(caching) = &shard.caching else { return Reception::Relay };
         let times = Times { sent: self.sent, received: shard.io.wall() };
-        let storability = may_store.then(|| judge(desk, times, caching));
+        let storability = may_store.then(|| judge(desk, self.trust, times, caching));
         let mut own = None;
         if let (Some(Storability::Yes(policy)), Some(target)) = (storability, &mut self.target) {
             // Nobody may have changed it since the request was sent, or this is not the newest answer.
@@ -263,7 +266,7 @@ impl<I: Io> Errand<I> {
                 request,
                 &desk.response,
                 answer,
-                PeerTrust::Unknown,
+                self.trust,
                 &mut desk.papers.scratch,
                 |key| caching.invalidate(key, own.map(|(hash, _)| hash)),
             );
@@ -298,7 +301,7 @@ impl<I: Io> Errand<I> {
             self.after_head(desk, plan, times, caching);
             return self.relay(desk, false);
         }
-        let storability = match judge(desk, times, caching) {
+        let storability = match judge(desk, self.trust, times, caching) {
             Storability::Yes(_) if !lookup.may_store => Storability::No(Unstorable::RequestNoStore),
             other => other,
         };
@@ -486,10 +489,11 @@ impl<I: Io> Drop for Errand<I> {
     }
 }
 
-fn judge<I: Io>(desk: &Desk, times: Times, caching: &Caching<I>) -> Storability {
+fn judge<I: Io>(desk: &Desk, trust: PeerTrust, times: Times, caching: &Caching<I>) -> Storability {
     policy::judge(
         &desk.request,
         desk.inbound.held(),
+        trust,
         &desk.response,
         desk.outbound.held(),
         times,

@@ -207,7 +207,14 @@ impl<I: Io> Caching<I> {
                 Purge::Exact(key) => {
                     let hash = self.hasher.hash(key);
                     self.generations.bump(hash);
-                    store.remove(Key { hash, bytes: key })
+                    let removed = store.remove(Key { hash, bytes: key });
+                    // What a trusted proxy says of the host stands behind the URL, in keys of their own.
+                    let behind = self.has_proxies.then(|| [key, b"\n".as_slice()].concat());
+                    removed
+                        + behind.map_or(0, |prefix| {
+                            self.generations.count_purge();
+                            store.remove_prefix(&prefix)
+                        })
                 }
                 // What is stored is let go one by one, so that the rest stays in use; what is being fetched under a
                 // lease loses it, and what is fetched without one notices the count.

@@ -58,6 +58,8 @@ pub(super) use serving::{Stock, serve, serve_rest};
 /// What one core has of the cache.
 pub(super) struct Caching<I: Io> {
     settings: CacheSettings,
+    /// Whether there are proxies whose word of scheme and host is part of a key.
+    has_proxies: bool,
     core: usize,
     generations: Arc<Generations>,
     files: Arc<Files>,
@@ -101,7 +103,7 @@ impl Deref for Held {
 }
 
 impl<I: Io> Caching<I> {
-    pub(super) fn new(config: &CacheConfig, mail: CacheMail<I::Bell>) -> Self {
+    pub(super) fn new(config: &CacheConfig, has_proxies: bool, mail: CacheMail<I::Bell>) -> Self {
         let CacheMail { core, generations, files, done, hasher, inbox, cores } = mail;
         let limits = Limits {
             bytes: config.bytes,
@@ -113,6 +115,7 @@ impl<I: Io> Caching<I> {
         let l1_slots = if cores.len() > 1 { store::L1_SLOTS } else { 0 };
         Self {
             settings: config.settings,
+            has_proxies,
             core,
             store: RefCell::new(Store::new(limits, generations.clone())),
             l1: RefCell::new(L1::new(l1_slots, generations.clone())),

@@ -4,7 +4,6 @@
 //! turns out dead; after that the next request asks again.
 
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::errand::{Asking, Errand, Kind, Reception};
@@ -14,7 +13,7 @@ use crate::cache::store::{End, Lease};
 use crate::cache::{Lookup, validation};
 use crate::http::{BadResponse, Framing, ResponsePlan, framing};
 use crate::io::{Interest, Io, Stream};
-use crate::worker::client::Client;
+use crate::worker::client::{Client, Peer};
 use crate::worker::contained;
 use crate::worker::desk::Desk;
 use crate::worker::dial::{self, Host, Tries, Upstream};
@@ -51,13 +50,13 @@ pub(super) fn begin<I: Io>(
     own.papers.conditions.clear();
     validation::write_conditions(&mut own.papers.conditions, held.policy().head());
     let lookup = Lookup { has_conditions: false, has_range: false, ..*lookup };
-    let mut errand = Errand::new(shard, Kind::Lookup(lookup)).in_background();
+    let mut errand = Errand::new(shard, client.peer.trust, Kind::Lookup(lookup)).in_background();
     errand.asking =
         if own.papers.conditions.is_empty() { Asking::Whole } else { Asking::Validating };
     let stale = Held::Own(held.handle().clone());
     errand.note_target(lease.hash, Some(lease), Some(stale), Why::Stale, false);
     caching.refreshes.set(caching.refreshes.get() + 1);
-    let task = run(Guard(shard.clone()), own, errand, client.address);
+    let task = run(Guard(shard.clone()), own, errand, client.peer);
     shard.io.spawn(contained(shard.clone(), task));
 }
 
@@ -72,12 +71,7 @@ impl<I: Io> Drop for Guard<I> {
     }
 }
 
-async fn run<I: Io>(
-    guard: Guard<I>,
-    mut desk: DeskInUse<I>,
-    mut errand: Errand<I>,
-    client: IpAddr,
-) {
+async fn run<I: Io>(guard: Guard<I>, mut desk: DeskInUse<I>, mut errand: Errand<I>, peer: Peer) {
     let shard = guard.0.clone();
     let timer = shard.io.timer();
     let mut tries = Tries::default();
@@ -86,7 +80,7 @@ async fn run<I: Io>(
         let Ok(upstream) = dial::reach(&shard, host, &mut tries).await else {
             return errand.fail();
         };
-        let answer = ask(&shard, &mut desk, &mut errand, client, &upstream).await;
+        let answer = ask(&shard, &mut desk, &mut errand, peer, &upstream).await;
         upstream.stream.set_deadline(None);
         let plan = match answer {
             Ok(plan) => plan,
@@ -129,13 +123,13 @@ async fn ask<I: Io>(
     shard: &Shard<I>,
     desk: &mut Desk,
     errand: &mut Errand<I>,
-    client: IpAddr,
+    peer: Peer,
     upstream: &Upstream<I>,
 ) -> Result<ResponsePlan, Cause> {
     let request = framing::of_request(&desk.request, desk.inbound.held());
     let request = request.map_err(|_| Cause::Closed)?;
     desk.up.begin(Framing::None, false, false);
-    stage_head(shard, client, desk, &request, upstream, errand);
+    stage_head(shard, peer, desk, &request, upstream, errand);
     errand.note_sent();
     let stream = &upstream.stream;
     let until = shard.now() + shard.config.timeouts.request;

@@ -18,7 +18,7 @@ use crate::cache::status::{CacheStatus, Forwarded, Why};
 use crate::cache::store::{Answer, BodyState, End, Handle, Key, Lease, Object, Seek, Use, Waiter};
 use crate::cache::{Lookup, Plan, Query, Representation, RequestDirectives, Verdict};
 use crate::cache::{key, validation};
-use crate::http::{FieldKind, Method, PeerTrust, Refusal, RequestPlan};
+use crate::http::{FieldKind, Method, Refusal, RequestPlan};
 use crate::io::{Interest, Io, Status, Stream};
 use crate::metrics::Count;
 use crate::worker::answer;
@@ -62,8 +62,9 @@ pub(in crate::worker) async fn begin<I: Io>(
     desk: &mut Desk,
     plan: &RequestPlan,
 ) -> Begun<I> {
+    let trust = client.peer.trust;
     let Some(caching) = &shard.caching else {
-        return Begun::Forward(Errand::new(shard, Kind::Off));
+        return Begun::Forward(Errand::new(shard, trust, Kind::Off));
     };
     let held = desk.inbound.held();
     let cache_plan = Plan::of_request(&desk.request, held, plan, &caching.settings);
@@ -78,14 +79,14 @@ pub(in crate::worker) async fn begin<I: Io>(
             desk.record.cache = Some(CacheWord::Bypass);
             let is_plain = matches!(desk.request.method, Method::Get | Method::Head);
             let kind = if is_plain { Kind::Bypass } else { Kind::Off };
-            return Begun::Forward(Errand::new(shard, kind));
+            return Begun::Forward(Errand::new(shard, trust, kind));
         }
         Plan::Invalidate => {
             let may_store = cache_plan.may_store_unsafe(&desk.request, &caching.settings);
-            let mut errand = Errand::new(shard, Kind::Unsafe { may_store });
+            let mut errand = Errand::new(shard, trust, Kind::Unsafe { may_store });
             if may_store {
                 desk.papers.key.clear();
-                key::write(&mut desk.papers.key, &desk.request, held, PeerTrust::Unknown);
+                key::write(&mut desk.papers.key, &desk.request, held, trust);
                 let hash = caching.hasher.hash(&desk.papers.key);
                 errand.note_target(hash, None, None, Why::Method, false);
             }
@@ -94,7 +95,7 @@ pub(in crate::worker) async fn begin<I: Io>(
         Plan::Lookup(lookup) => lookup,
     };
     desk.papers.key.clear();
-    key::write(&mut desk.papers.key, &desk.request, held, PeerTrust::Unknown);
+    key::write(&mut desk.papers.key, &desk.request, held, trust);
     let hash = caching.hasher.hash(&desk.papers.key);
     match seek(shard, caching, &client.stream, desk, &lookup, hash).await {
         Found::Gone => {
@@ -115,7 +116,7 @@ pub(in crate::worker) async fn begin<I: Io>(
                 return Begun::Answered(next);
             }
             desk.record.cache = Some(CacheWord::Miss);
-            let mut errand = Errand::new(shard, Kind::Lookup(lookup));
+            let mut errand = Errand::new(shard, trust, Kind::Lookup(lookup));
             errand.asking = asking(desk, &lookup, lease, stale.as_ref());
             errand.note_target(hash, lease, stale, why, is_collapsed);
             Begun::Forward(errand)
