@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The same traffic through balancer, nginx and haproxy (whichever are installed), one worker on one core, load and
-# backend on another; keep-alive on both sides, access logs off. Rounds are interleaved, so that a noisy minute hits
-# everybody. CPU is what all threads of the proxy used, per request; medians, spread and the ratio to nginx in the
-# same round. Rows whose spreads overlap name no winner.
+# The same traffic through balancer, nginx, haproxy, varnish (passing everything on) and envoy, whichever are installed;
+# one worker on one core each, load and backend on another; keep-alive on both sides, access logs off. Rounds are
+# interleaved, so that a noisy minute hits everybody. CPU is what all threads of the proxy used, per request; medians,
+# spread and the ratio to nginx in the same round. Rows whose spreads overlap name no winner.
 #
 #   scripts/bench-compare.sh [--quick] [--rounds N] [--seconds N] [--proxy-core N] [--load-core N]
 #                            [--only NAME,NAME] [--scenarios NAME,NAME] [--balancer PATH]
 set -euo pipefail
 
 source "$(dirname "$0")/lib.sh"
+source "$scripts/proxy-peers.sh"
 
 rounds=5 seconds=5 proxy_core='' load_core='' only='' scenarios='' balancer=$scripts/../target/release/balancer
 options "quick rounds seconds proxy-core load-core only scenarios balancer" "$@"
@@ -41,58 +42,10 @@ if wanted balancer; then
   fi
 fi
 
-if wanted nginx; then
-  port=$(free_port)
-  cat >"$dir/nginx.conf" <<CONF
-daemon off; worker_processes 1; pid $dir/nginx.pid; error_log stderr crit;
-events { worker_connections 4096; }
-http {
-  $(nginx_paths nginx)
-  access_log off; keepalive_requests 1000000000; tcp_nodelay on;
-  upstream backend {
-    server 127.0.0.1:$backend_port;
-    keepalive 256; keepalive_requests 1000000000;
-  }
-  server {
-    listen 127.0.0.1:$port backlog=4096 reuseport;
-    location / {
-      proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host \$host; proxy_buffers 16 16k; proxy_buffer_size 16k; proxy_max_temp_file_size 0;
-    }
-  }
-}
-CONF
-  start_nginx nginx "$proxy_core" "$port"
-  contender nginx "$nginx_pid" "$port"
-  versions+=("$(nginx -v 2>&1)"); configs+=("$(sed "s#$dir#DIR#g" "$dir/nginx.conf")")
-fi
-
-if wanted haproxy && command -v haproxy >/dev/null; then
-  port=$(free_port)
-  cat >"$dir/haproxy.cfg" <<CONF
-global
-  nbthread 1
-  maxconn 4000
-  tune.bufsize 16384
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-  http-reuse always
-  option http-keep-alive
-frontend front
-  bind 127.0.0.1:$port
-  default_backend back
-backend back
-  server backend 127.0.0.1:$backend_port pool-max-conn 256
-CONF
-  taskset -c "$proxy_core" haproxy -db -f "$dir/haproxy.cfg" >"$dir/haproxy.log" 2>&1 &
-  started $!
-  contender haproxy $! "$port"
-  versions+=("$(haproxy -v | sed -n 1p)"); configs+=("$(cat "$dir/haproxy.cfg")")
-  wait_for_port "$port" haproxy
-fi
+for peer in $proxy_peers; do
+  wanted "$peer" && start_proxy_peer "$peer" "$proxy_core" "$backend_port" || continue
+  contender "$peer" "$peer_pid" "$peer_port"; versions+=("$peer_version"); configs+=("$peer_config")
+done
 [ ${#names[@]} -gt 0 ] || fail "nothing to measure"
 
 echo "# bench-compare: $(machine)"

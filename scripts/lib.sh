@@ -60,6 +60,8 @@ ended() { # PID: now, not at the end of the script
   pids=("${kept[@]}")
 }
 
+count_of() { local all; IFS=, read -ra all <<<"$1"; echo "${#all[@]}"; } # LIST,WITH,COMMAS
+
 allowed_cores() { python3 -c 'import os; print(*sorted(os.sched_getaffinity(0)))'; }
 
 two_cores() { # sets first and second: those who load and those who are loaded do not share one
@@ -84,7 +86,7 @@ nginx_paths() { # NAME
   uwsgi_temp_path $dir/$1.temp/4; scgi_temp_path $dir/$1.temp/5;"
 }
 
-start_nginx() { # NAME CORE PORT, configured by $dir/NAME.conf
+start_nginx() { # NAME CORES PORT, configured by $dir/NAME.conf
   taskset -c "$2" nginx -c "$dir/$1.conf" -p "$dir" -e stderr 2>"$dir/$1.log" &
   nginx_pid=$!
   started "$nginx_pid"
