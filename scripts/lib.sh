@@ -93,19 +93,20 @@ start_nginx() { # NAME CORES PORT, configured by $dir/NAME.conf
   wait_for_port "$3" "$1"
 }
 
-# A backend: nginx, serving $dir/www at backend_port; LINES go into its server block, with PORT for that port.
+# A backend: nginx, a worker for each of CORES, serving $dir/www at backend_port; LINES go into its server block, with
+# PORT for that port.
 start_backend() { # CORES [LINES]
   backend_port=$(free_port)
   mkdir -p "$dir/www"
   cat >"$dir/backend.conf" <<CONF
-daemon off; worker_processes 1; pid $dir/backend.pid; error_log stderr crit;
+daemon off; worker_processes $(count_of "$1"); pid $dir/backend.pid; error_log stderr crit;
 events { worker_connections 4096; }
 http {
   $(nginx_paths backend)
   access_log off; sendfile on; tcp_nopush on; open_file_cache max=1000; keepalive_requests 1000000000;
   default_type text/plain;
   server {
-    listen 127.0.0.1:$backend_port backlog=4096; root $dir/www;
+    listen 127.0.0.1:$backend_port backlog=4096 reuseport; root $dir/www;
     $(sed "s/PORT/$backend_port/g" <<<"${2:-}")
   }
 }
@@ -139,17 +140,22 @@ machine() { # one line for the top of a report
   echo "$(uname -sr), $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sed -n 1p)"
 }
 
-measure() { # CORE PORT FILE CONNECTIONS SECONDS [LUA]: "RESULT requests µs p50 p99 errors", or nothing
+# As fast as the answers come, on as many threads as CORES: "RESULT requests µs p50 p99 p99.9 errors", or nothing.
+closed_loop() { # CORES PORT FILE CONNECTIONS SECONDS [LUA]
   cat - <(echo "${6:-}") >"$dir/report.lua" <<'LUA'
 done = function(summary, latency)
   local e = summary.errors
-  io.write(string.format("RESULT %d %d %d %d %d\n", summary.requests, summary.duration,
-    latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
+  io.write(string.format("RESULT %d %d %d %d %d %d\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), latency:percentile(99.9),
+    e.connect + e.read + e.write + e.status + e.timeout))
 end
 LUA
   taskset -c "$1" timeout $(($5 + 20)) \
-    wrk -t1 -c"$4" -d"$5" --timeout 10s -s "$dir/report.lua" "http://127.0.0.1:$2/$3" | grep '^RESULT' || true
+    wrk -t"$(count_of "$1")" -c"$4" -d"$5" --timeout 10s -s "$dir/report.lua" "http://127.0.0.1:$2/$3" | grep '^RESULT' || true
 }
+
+# How `measure_all` measures names[i]; a script may have it otherwise.
+measure() { closed_loop "$@"; }
 
 # names[i] listens on ports[i]; roots[i] is its first process.
 names=() ports=() roots=()

@@ -30,6 +30,7 @@ mod proxies;
 mod queue;
 mod real_parts;
 mod refusals;
+mod scripts;
 mod selftest;
 mod shares;
 mod soak;
