@@ -21,6 +21,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The access log; None when it is off.
     pub access_log: Option<AccessLogConfig>,
+    /// Where a process that is to take over finds this one; None when none can.
+    pub takeover: Option<Takeover>,
     /// Worker cores in ascending order, at least one.
     pub cores: Vec<usize>,
     /// The core that runs the agent link and the admin listener; may be one of `cores`.
@@ -54,6 +56,15 @@ pub struct Config {
     pub backend_inflight_max: Option<u32>,
     /// Requests per core that may wait because every backend is at that limit.
     pub queue_length_max: usize,
+}
+
+/// A place for the socket over which listeners are handed to another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// This path.
+    At(PathBuf),
+    /// This name in the runtime directory of the host, since nobody names another.
+    Named(String),
 }
 
 /// How connections come to cores.

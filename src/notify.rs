@@ -98,6 +98,13 @@ impl Vigil {
         }
     }
 
+    /// Process `pid` serves now. It speaks from here on, and this one is silent: what it said of its end would be taken for
+    /// the end of the service.
+    pub fn hand_over(&mut self, pid: u32) {
+        self.notifier.tell(&format!("MAINPID={pid}"));
+        self.notifier = Notifier::default();
+    }
+
     /// From here on what is in flight comes to its end.
     pub fn stopping(&mut self) {
         self.is_stopping = true;
@@ -239,6 +246,19 @@ mod tests {
         let drained = heard(&far);
         assert_eq!(drained[0], "STOPPING=1");
         assert!(drained[1].starts_with("WATCHDOG=1\nSTATUS=draining: 2 workers, "), "{drained:?}");
+    }
+
+    #[test]
+    fn who_has_handed_over_is_silent() {
+        let (notifier, far) = pair(Some(Duration::from_secs(6)));
+        let now = Instant::now();
+        let mut vigil = Vigil::begin(notifier, &[0], now);
+        vigil.hand_over(4711);
+        vigil.stopping();
+        let worker = Published::new(1);
+        vigil.look(now, [(0, &worker)].into_iter());
+        assert_eq!(heard(&far), ["READY=1\nSTATUS=serving", "MAINPID=4711"]);
+        assert_eq!(vigil.wait(now), Duration::MAX);
     }
 
     #[test]

@@ -16,19 +16,28 @@ pub struct AdminSocket {
     /// The address really bound.
     pub address: SocketAddr,
     values: Vec<Stated>,
+    awaits_ready: bool,
 }
 
 impl AdminSocket {
-    /// Binds `address`; port 0 takes a free one.
+    /// Binds `address`; port 0 takes a free one. `inherited` is the socket of a running process, taken where it has that
+    /// address: then that process answers there until this one is ready.
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn bind(address: SocketAddr) -> Result<Self, Error> {
-        let mut bound = listen::bind(&[address], 1).map_err(Error::Admin)?;
+    pub fn bind(address: SocketAddr, inherited: Option<TcpListener>) -> Result<Self, Error> {
+        let awaits_ready = inherited.is_some();
+        let mut inherited = inherited.into_iter().collect();
+        let mut bound = listen::adopt(&[address], 1, &mut inherited, None).map_err(Error::Admin)?;
         let listener = bound.workers.pop().and_then(|mut sockets| sockets.pop());
         let address = bound.addresses[0];
         let listener = listener.expect("one socket for one address and one worker");
-        Ok(Self { listener, address, values: Vec::new() })
+        Ok(Self { listener, address, values: Vec::new(), awaits_ready })
+    }
+
+    /// The socket once more.
+    pub(super) fn duplicate(&self) -> std::io::Result<TcpListener> {
+        self.listener.try_clone()
     }
 
     /// The same, that knows the settings in force.
@@ -45,6 +54,7 @@ impl AdminSocket {
     ) -> Result<Desk<<Driver as Io>::Listener>, String> {
         let listener = driver.listener(self.listener);
         Ok(Desk {
+            awaits_ready: self.awaits_ready,
             listener: listener
                 .map_err(|error| format!("cannot watch the admin listener: {error}"))?,
             opening: Opening {

@@ -127,6 +127,7 @@ mod tests {
             listen: vec!["[::]:8080".parse().unwrap()],
             admin: None,
             access_log: None,
+            takeover: None,
             cores: vec![2, 3, 4, 5, 6, 7],
             control_core: 0,
             agent: Some(AgentConfig {

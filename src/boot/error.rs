@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::io::handover;
 use crate::io::host::RingError;
 use crate::io::listen;
 
@@ -23,10 +24,29 @@ pub enum Error {
     Admin(listen::Error),
     /// The kernel does not take `--steer cpu`.
     Steer(std::io::Error),
+    /// The listeners cannot be taken over, or handed over later, by way of this path.
+    Takeover(PathBuf, TakeoverFault),
     /// The access log's file cannot be opened.
     AccessLog(PathBuf, io::Error),
     /// A thread could not start, or ended without being told to: its name and why.
     ThreadDied(String, String),
+}
+
+/// What is wrong with a takeover.
+#[derive(Debug)]
+pub enum TakeoverFault {
+    /// Its socket cannot be made or reached.
+    Place(io::Error),
+    /// There is something else at the path.
+    NoSocket,
+    /// The directory may be entered by others, or belongs to them.
+    NotOurs,
+    /// The running process listens on an address that this one is not to.
+    Elsewhere(SocketAddr),
+    /// The running process did not do its part.
+    NotHandedOver(handover::Error),
+    /// There is no backend that requests could go to, while the running process may have some.
+    NoBackend,
 }
 
 impl Error {
@@ -44,6 +64,7 @@ impl Error {
             Self::Listen(_) => "listen",
             Self::Admin(_) => "admin",
             Self::Steer(_) => "steer",
+            Self::Takeover(..) => "takeover",
             Self::AccessLog(..) => "access_log",
             Self::ThreadDied(..) => "thread_died",
         }
@@ -73,6 +94,7 @@ impl fmt::Display for Error {
                 out,
                 "error: the kernel does not take --steer cpu (SO_ATTACH_REUSEPORT_CBPF: {cause})\n  try     --steer accept"
             ),
+            Self::Takeover(path, fault) => takeover_text(path, fault, out),
             Self::AccessLog(path, cause) => access_log_text(path, cause, out),
             Self::ThreadDied(name, cause) => {
                 write!(out, "error: thread {name} ended: {cause}{}", thread_remedy(cause))
@@ -165,6 +187,44 @@ fn admin_text(error: &listen::Error, out: &mut fmt::Formatter<'_>) -> fmt::Resul
 fn thread_remedy(cause: &str) -> &'static str {
     let is_out_of_descriptors = cause.contains(&format!("(os error {})", libc::EMFILE));
     if is_out_of_descriptors { NOFILE_REMEDY } else { "" }
+}
+
+fn takeover_text(path: &Path, fault: &TakeoverFault, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let path = path.display();
+    match fault {
+        TakeoverFault::Place(cause) => write!(
+            out,
+            "error: the takeover socket {path} cannot be had: {cause}\n  try     --takeover PATH in a directory that its user may write to, or RuntimeDirectory=balancer in the unit"
+        ),
+        TakeoverFault::NoSocket => write!(
+            out,
+            "error: {path} is no socket, and is left alone\n  try     another path behind --takeover"
+        ),
+        TakeoverFault::NotOurs => write!(
+            out,
+            "error: the directory {path} is not ours alone\n  try     chmod 700 {path}, if it is yours, or --takeover PATH"
+        ),
+        TakeoverFault::Elsewhere(address) => write!(
+            out,
+            "error: the balancer behind {path} listens on {address}, and this one is not to\n  try     the same --port and --listen as there, or another path behind --takeover"
+        ),
+        TakeoverFault::NotHandedOver(cause @ handover::Error::Version(_)) => write!(
+            out,
+            "error: the balancer behind {path} did not hand over: {cause}\n  try     stop it, then start this one"
+        ),
+        TakeoverFault::NotHandedOver(cause @ handover::Error::Stranger(_)) => write!(
+            out,
+            "error: the balancer behind {path} did not hand over: {cause}\n  try     as that user, or another path behind --takeover"
+        ),
+        TakeoverFault::NotHandedOver(cause) => write!(
+            out,
+            "error: the balancer behind {path} did not hand over: {cause}\n  likely  it stops, or hands over to another process\n  try     once more; it says in its log what happened"
+        ),
+        TakeoverFault::NoBackend => write!(
+            out,
+            "error: there is no usable backend, so nothing is taken over from the balancer behind {path}\n  likely  the agent cannot be reached or names none, or a name does not resolve\n  try     balancer check; the running one serves on with what it knows"
+        ),
+    }
 }
 
 fn access_log_text(path: &Path, cause: &io::Error, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -314,6 +374,28 @@ mod tests {
                 .ends_with("\n  try     ulimit -n 1048576,  or  LimitNOFILE=1048576  in the unit")
         );
         assert!(!text(libc::ENOSPC).contains("try"));
+    }
+
+    #[test]
+    fn a_takeover_that_fails_says_what_to_do() {
+        let silence = io::Error::from(io::ErrorKind::WouldBlock);
+        for (fault, words) in [
+            (TakeoverFault::Place(io::Error::from_raw_os_error(libc::EACCES)), "RuntimeDirectory="),
+            (TakeoverFault::NoSocket, "another path"),
+            (TakeoverFault::Elsewhere(([127, 0, 0, 1], 81).into()), "on 127.0.0.1:81"),
+            (TakeoverFault::NotOurs, "chmod 700 /run/x"),
+            (
+                TakeoverFault::NotHandedOver(handover::Error::Version(2)),
+                "version 2, and this one in 1",
+            ),
+            (TakeoverFault::NotHandedOver(handover::Error::Stranger(7)), "belongs to user 7"),
+            (TakeoverFault::NotHandedOver(silence.into()), "silent for too long"),
+            (TakeoverFault::NoBackend, "serves on"),
+        ] {
+            let text = Error::Takeover("/run/x".into(), fault).to_string();
+            assert!(text.starts_with("error: ") && text.contains("/run/x"), "{text}");
+            assert!(text.contains(words) && text.contains("\n  try     "), "{text}");
+        }
     }
 
     #[test]

@@ -7,26 +7,31 @@ mod error;
 pub mod plan;
 mod preflight;
 mod process;
+mod takeover;
 
 pub use access::AccessOutput;
 pub use admin::AdminSocket;
 pub use banner::{agent_url, banner};
-pub use error::{Error, MEMLOCK_BYTES_MIN, bytes_text};
+pub use error::{Error, MEMLOCK_BYTES_MIN, TakeoverFault, bytes_text};
 pub use preflight::{HostFacts, check_memlock, check_nofile, judge, preflight};
 pub use process::{Ending, Process, Signal};
+pub use takeover::{LIMITS as TAKEOVER_LIMITS, Predecessor, Successor, is_inhabited};
 
 use std::io::IsTerminal as _;
+use std::net::TcpListener;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Config, Stated, Steer};
 use crate::io::affinity::Cpus;
 use crate::io::by_cpu;
+use crate::io::handover::Sockets;
 use crate::io::listen::{self, Listeners};
 use crate::notify::Notifier;
+use takeover::Claim;
 
 /// A host found fit and listening; no thread runs yet.
 #[derive(Debug)]
@@ -41,23 +46,51 @@ pub struct Prepared {
     pub access: Option<AccessOutput>,
     /// The banner, each line ended.
     pub banner: String,
+    succession: Option<Succession>,
+}
+
+/// Whom we take over from, if anybody, and what we are found by later.
+#[derive(Debug)]
+struct Succession {
+    predecessor: Option<Predecessor>,
+    claim: Claim,
 }
 
 /// Everything that may fail before the first thread starts: preflight, then all listeners in core order.
 pub fn prepare(config: &Config) -> Result<Prepared, Error> {
     let host = preflight()?;
     let access = config.access_log.as_ref().map(AccessOutput::open).transpose()?;
-    let listeners = listen::bind(&config.listen, config.cores.len()).map_err(Error::Listen)?;
-    if config.steer == Steer::Cpu && config.cores.len() > 1 {
-        let routes = plan::routes(&Cpus::of_process(), &config.cores);
+    let place = config.takeover.as_ref().map(takeover::path_of).transpose()?;
+    let (predecessor, inherited) =
+        place.as_deref().map(Predecessor::find).transpose()?.flatten().unzip();
+    let Sockets { mut workers, admin } = inherited.unwrap_or_default();
+    let mut kept = place.is_some().then(Vec::new);
+    let listeners = listen::adopt(&config.listen, config.cores.len(), &mut workers, kept.as_mut())
+        .map_err(Error::Listen)?;
+    if let (Some(path), Some(Ok(address))) = (&place, workers.first().map(TcpListener::local_addr))
+    {
+        // Once the other process had drained, nobody would listen there any more.
+        return Err(Error::Takeover(path.clone(), TakeoverFault::Elsewhere(address)));
+    }
+    if config.steer == Steer::Cpu && listeners.siblings > 1 {
+        let mut routes = plan::routes(&Cpus::of_process(), &config.cores);
+        routes.iter_mut().for_each(|route| route.worker %= listeners.siblings);
         for listener in listeners.workers.first().into_iter().flatten() {
-            by_cpu::attach(listener, &routes, config.cores.len()).map_err(Error::Steer)?;
+            by_cpu::attach(listener, &routes, listeners.siblings).map_err(Error::Steer)?;
         }
     }
-    let admin = config.admin.map(AdminSocket::bind).transpose()?;
+    let admin = config.admin.map(|address| AdminSocket::bind(address, admin)).transpose()?;
+    let succession = match (place, kept) {
+        (Some(path), Some(workers)) => {
+            let admin = admin.as_ref().and_then(|admin| admin.duplicate().ok());
+            let claim = Claim::new(path, Sockets { workers, admin })?;
+            Some(Succession { predecessor, claim })
+        }
+        _ => None,
+    };
     let banner =
         banner(config, &host, &listeners.addresses, admin.as_ref().map(|admin| admin.address));
-    Ok(Prepared { host, listeners, admin, access, banner })
+    Ok(Prepared { host, listeners, admin, access, banner, succession })
 }
 
 /// `balancer run`: serves until told to stop. `values` are what the admin listener tells of the configuration; the
@@ -67,7 +100,8 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
 /// When the host is not fit, an address cannot be had, or a thread ends that should not.
 pub fn run(config: &Config, values: Vec<Stated>, notifier: Notifier) -> Result<(), Error> {
     let began = Instant::now();
-    let signals = watch_signals(config)?;
+    let (tell, signals) = unbounded();
+    watch_signals(config, tell.clone())?;
     let prepared = prepare(config)?;
     for warning in &prepared.host.warnings {
         eprintln!("warning: {warning}");
@@ -75,7 +109,11 @@ pub fn run(config: &Config, values: Vec<Stated>, notifier: Notifier) -> Result<(
     eprint!("{}", prepared.banner);
     let admin = prepared.admin.map(|admin| admin.telling(values));
     let access = prepared.access;
-    let mut process = Process::start(config, prepared.listeners.workers, admin, access)?;
+    let mut process = Process::stand_by(config, prepared.listeners.workers, admin, access)?;
+    match prepared.succession {
+        Some(succession) => succeed(&mut process, succession, tell, &notifier)?,
+        None => process.open(),
+    }
     process.report_to(notifier);
     eprintln!("ready in {} ms", began.elapsed().as_millis());
     match process.serve(&signals, config.timeouts.drain)? {
@@ -85,16 +123,42 @@ pub fn run(config: &Config, values: Vec<Stated>, notifier: Notifier) -> Result<(
     Ok(())
 }
 
-/// Yields once for each SIGTERM or SIGINT; and for each SIGHUP, if there is a file to re-open or no terminal that it
+/// Takes over from the predecessor, if there is one, and opens. From here on we can be found.
+fn succeed(
+    process: &mut Process,
+    Succession { predecessor, claim }: Succession,
+    tell: Sender<Signal>,
+    notifier: &Notifier,
+) -> Result<(), Error> {
+    let Some(predecessor) = predecessor else {
+        process.keep(claim.publish(tell)?);
+        process.open();
+        return Ok(());
+    };
+    if !process.has_backend() {
+        return Err(predecessor.lacks_backend());
+    }
+    predecessor.relieve()?;
+    process.open();
+    notifier.tell(&format!("MAINPID={}", std::process::id()));
+    eprintln!("took the listeners over from process {}", predecessor.pid);
+    match claim.publish(tell) {
+        Ok(post) => process.keep(post),
+        // Clients are served already, and by nobody else.
+        Err(error) => log::warn!("nobody can take over from this process: {error}"),
+    }
+    Ok(())
+}
+
+/// Tells once for each SIGTERM or SIGINT; and for each SIGHUP, if there is a file to re-open or no terminal that it
 /// could tell the end of.
-fn watch_signals(config: &Config) -> Result<Receiver<Signal>, Error> {
+fn watch_signals(config: &Config, tell: Sender<Signal>) -> Result<(), Error> {
     let died = |error: std::io::Error| Error::ThreadDied("signals".to_owned(), error.to_string());
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(died)?;
     let has_file = config.access_log.as_ref().is_some_and(|log| log.path.is_some());
     if has_file || !std::io::stdin().is_terminal() {
         signals.add_signal(SIGHUP).map_err(died)?;
     }
-    let (tell, told) = unbounded();
     let thread = std::thread::Builder::new().name("signals".to_owned());
     let listen = move || {
         signals.forever().try_for_each(|signal| {
@@ -102,6 +166,5 @@ fn watch_signals(config: &Config) -> Result<Receiver<Signal>, Error> {
             tell.send(what).map_err(drop)
         })
     };
-    thread.spawn(listen).map_err(died)?;
-    Ok(told)
+    thread.spawn(listen).map_err(died).map(drop)
 }

@@ -14,7 +14,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unb
 use super::access::{AccessOutput, Writer};
 use super::admin::AdminSocket;
 use super::error::Error;
-use crate::balance::{REPORTS_MAX, SLOTS_MAX};
+use super::takeover::{Post, Successor};
+use crate::balance::{REPORTS_MAX, SLOTS_MAX, Snapshot};
 use crate::cache::store::KeyHasher;
 use crate::config::{Config, Steer};
 use crate::control::admin::Purger;
@@ -34,6 +35,12 @@ pub struct Process {
     access: Option<Writer>,
     cores: Vec<usize>,
     vigil: Vigil,
+    /// Each lets one worker accept.
+    doors: Sender<()>,
+    /// What it keeps for a successor, if it does.
+    post: Option<Post>,
+    /// The sets that the workers get, where one is waited for.
+    sets: Option<Receiver<Arc<Snapshot>>>,
     /// Whether the worker of that place has not ended.
     is_running: Vec<bool>,
 }
@@ -48,12 +55,14 @@ pub enum Ending {
 }
 
 /// What a running process is told from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Signal {
     /// Finish what is in flight and end.
     Stop,
     /// Re-open the access log.
     Reopen,
+    /// Another process can serve in the place of this one.
+    HandOver(Successor),
 }
 
 /// A thread and the way to give it orders.
@@ -72,6 +81,17 @@ impl<O> Staff<O> {
     }
 }
 
+/// How a process comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Another process accepts; silent clients may still say something.
+    Retiring,
+    /// What is in flight ends.
+    Draining,
+    /// All workers end.
+    Cut,
+}
+
 enum Event {
     Ready,
     /// The thread has ended; `None` when it was meant to.
@@ -79,11 +99,27 @@ enum Event {
 }
 
 impl Process {
-    /// Starts all threads. `listeners[i]` belongs to `config.cores[i]`; `admin` to the control core. Returns when every worker listens.
+    /// As [`stand_by`](Self::stand_by), and then everybody serves.
     ///
     /// # Errors
     /// When an executor cannot be made on its core.
     pub fn start(
+        config: &Config,
+        listeners: Vec<Vec<TcpListener>>,
+        admin: Option<AdminSocket>,
+        access: Option<AccessOutput>,
+    ) -> Result<Self, Error> {
+        let process = Self::stand_by(config, listeners, admin, access)?;
+        process.open();
+        Ok(process)
+    }
+
+    /// Starts all threads. `listeners[i]` belongs to `config.cores[i]`; `admin` to the control core. Returns when every worker
+    /// listens; none accepts yet.
+    ///
+    /// # Errors
+    /// When an executor cannot be made on its core.
+    pub fn stand_by(
         config: &Config,
         listeners: Vec<Vec<TcpListener>>,
         admin: Option<AdminSocket>,
@@ -142,6 +178,11 @@ impl Process {
             mails.push((orders, bell, mail));
         }
 
+        let sets = (config.takeover.is_some()).then(|| bell().map(Subscriber::new)).transpose()?;
+        let sets = sets.map(|(subscriber, sets)| {
+            subscribers.push(subscriber);
+            sets
+        });
         let (orders, inbox) = unbounded();
         let (settings, blocks) = (config.clone(), published.clone());
         let place = (CONTROL, config.control_core, control_bell.clone());
@@ -169,9 +210,11 @@ impl Process {
         }
 
         let mut workers = Vec::new();
+        let (doors, opened) = unbounded();
         for (n, ((orders, bell, mail), listeners)) in mails.into_iter().zip(listeners).enumerate() {
             let shard = config.shard(n);
             let place = (n, config.cores[n], bell.clone());
+            let opened: Receiver<()> = opened.clone();
             let thread = spawn(place, &to_us, move |driver, ready| async move {
                 let listeners = listeners
                     .into_iter()
@@ -179,16 +222,53 @@ impl Process {
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|error| format!("cannot watch its listeners: {error}"))?;
                 ready();
+                // Nothing else runs on this core yet. Nobody opens when the start has failed elsewhere.
+                if opened.recv().is_err() {
+                    return Ok(());
+                }
                 Worker::new(driver, shard, listeners, mail).run().await;
                 Ok(())
             })?;
             workers.push(Staff { orders, bell, thread });
         }
         await_ready(&events, workers.len())?;
-        control.order(control::Order::Ready);
         let (cores, is_running) = (config.cores.clone(), vec![true; workers.len()]);
         let vigil = Vigil::default();
-        Ok(Self { workers, control, events, published, access, cores, vigil, is_running })
+        Ok(Self {
+            workers,
+            control,
+            events,
+            published,
+            access,
+            cores,
+            vigil,
+            is_running,
+            doors,
+            post: None,
+            sets,
+        })
+    }
+
+    /// Waits until requests have somewhere to go; whether they have.
+    pub fn has_backend(&self) -> bool {
+        let until = Instant::now() + BACKEND_PATIENCE;
+        let set = || self.sets.as_ref()?.recv_deadline(until).ok();
+        std::iter::from_fn(set).any(|set| set.is_usable())
+    }
+
+    /// From here on the workers accept.
+    pub fn open(&self) {
+        for _ in &self.workers {
+            // A worker that has ended needs no door; that it has is told as an event.
+            let _ = self.doors.send(());
+        }
+        self.control.order(control::Order::Ready);
+    }
+
+    /// A successor finds us there.
+    pub(super) fn keep(&mut self, post: Post) {
+        log::info!("the next process takes over by way of {}", post.path().display());
+        self.post = Some(post);
     }
 
     /// Says that every worker listens, and from now on how they are.
@@ -215,6 +295,11 @@ impl Process {
             crossbeam_channel::select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reopen) => self.reopen(),
+                    Ok(Signal::HandOver(successor)) => {
+                        if self.agrees_with(&successor) {
+                            return self.drain(signals, deadline, Stage::Retiring);
+                        }
+                    }
                     Ok(Signal::Stop) | Err(_) => break,
                 },
                 recv(self.events) -> event => self.note(event.ok())?,
@@ -223,7 +308,26 @@ impl Process {
             self.look();
         }
         log::info!("stopping: finishing what is in flight, for at most {deadline:?}");
-        self.drain(signals, deadline)
+        if let Some(post) = &self.post {
+            post.leave();
+        }
+        self.vigil.stopping();
+        self.drain(signals, deadline, Stage::Draining)
+    }
+
+    /// Hands over, if the other process is still there.
+    fn agrees_with(&mut self, successor: &Successor) -> bool {
+        let pid = successor.pid;
+        if !successor.agree() {
+            log::warn!("process {pid} was ready to take over and went away; this one serves on");
+            return false;
+        }
+        log::info!("process {pid} has taken over; finishing what is in flight");
+        self.vigil.hand_over(pid);
+        if let Some(post) = &self.post {
+            post.close();
+        }
+        true
     }
 
     fn reopen(&self) {
@@ -239,32 +343,48 @@ impl Process {
         self.vigil.look(Instant::now(), workers.filter(is_running));
     }
 
-    fn drain(mut self, signals: &Receiver<Signal>, deadline: Duration) -> Result<Ending, Error> {
-        self.vigil.stopping();
-        self.control.order(control::Order::Drain);
-        self.workers.iter().for_each(|worker| worker.order(Order::Drain));
-        let until = Instant::now() + deadline;
-        let mut is_cut = false;
+    fn drain(
+        mut self,
+        signals: &Receiver<Signal>,
+        deadline: Duration,
+        mut stage: Stage,
+    ) -> Result<Ending, Error> {
+        let began = Instant::now();
+        self.control.order(match stage {
+            Stage::Retiring => control::Order::Retire,
+            Stage::Draining | Stage::Cut => control::Order::Drain,
+        });
+        self.order_all(stage);
         while self.is_running.contains(&true) {
             self.look();
             let now = Instant::now();
+            // Half of the time is for silent clients to say something, the rest for who is being answered.
+            let until = began + if stage == Stage::Retiring { deadline / 2 } else { deadline };
             let left = until.saturating_duration_since(now);
             let must_stop = crossbeam_channel::select! {
                 recv(signals) -> signal => match signal {
                     Ok(Signal::Reopen) => { self.reopen(); false }
+                    // It finds out that this one ends.
+                    Ok(Signal::HandOver(_)) => false,
                     Ok(Signal::Stop) | Err(_) => true,
                 },
                 recv(self.events) -> event => { self.note(event.ok())?; false }
                 default(left.min(self.vigil.wait(now))) => Instant::now() >= until,
             };
-            if must_stop && !is_cut {
-                is_cut = true;
-                self.workers.iter().for_each(|worker| worker.order(Order::Stop));
-            } else if must_stop {
-                break;
+            if must_stop {
+                stage = match stage {
+                    Stage::Retiring => Stage::Draining,
+                    Stage::Draining => Stage::Cut,
+                    Stage::Cut => break,
+                };
+                self.order_all(stage);
             }
         }
-        let cut = if is_cut { self.published.iter().map(|p| p.connections()).sum() } else { 0 };
+        let cut = if stage == Stage::Cut {
+            self.published.iter().map(|p| p.connections()).sum()
+        } else {
+            0
+        };
         self.control.order(control::Order::Stop);
         let _ = self.events.recv_timeout(CONTROL_PATIENCE);
         for worker in self.workers {
@@ -275,6 +395,15 @@ impl Process {
         }
         drop(self.control);
         Ok(if cut > 0 { Ending::Cut(cut) } else { Ending::Drained })
+    }
+
+    fn order_all(&self, stage: Stage) {
+        let order = match stage {
+            Stage::Retiring => Order::Retire,
+            Stage::Draining => Order::Drain,
+            Stage::Cut => Order::Stop,
+        };
+        self.workers.iter().for_each(|worker| worker.order(order));
     }
 
     fn note(&mut self, event: Option<Event>) -> Result<(), Error> {
@@ -361,5 +490,7 @@ const CONTROL: usize = usize::MAX;
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long workers wait for the static backends.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a process that is to take over waits for a backend.
+pub(super) const BACKEND_PATIENCE: Duration = Duration::from_secs(6);
 /// The control core is told to end last; it may be in the middle of a resolution.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! `--show-config`: every setting with its value and source, and every limit that is a constant.
 
 use super::titled;
-use crate::boot::bytes_text;
+use crate::boot::{self, bytes_text};
 use crate::cli::Run;
 use crate::config::{Limit, Unit};
 use crate::control::{self, admin};
@@ -24,7 +24,7 @@ pub(super) fn settings(run: &Run) -> String {
     let rows: Vec<[String; 2]> = derived(run)
         .into_iter()
         .chain(
-            [worker::LIMITS, control::LIMITS, admin::LIMITS]
+            [worker::LIMITS, control::LIMITS, admin::LIMITS, boot::TAKEOVER_LIMITS]
                 .into_iter()
                 .flatten()
                 .map(|limit| [limit.what.to_owned(), value(*limit)]),

@@ -117,12 +117,20 @@ fn addresses(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let listen = config.listen.iter().map(|&address| (address, boot::Error::Listen as fn(_) -> _));
     let admin = config.admin.iter().map(|&address| (address, boot::Error::Admin as fn(_) -> _));
-    let mut free = Vec::new();
+    let (mut free, mut held) = (Vec::new(), Vec::new());
+    let is_handed_over = config.takeover.as_ref().is_some_and(boot::is_inhabited);
     for (address, wrong) in listen.chain(admin) {
         match listen::probe(address) {
             Ok(()) => free.push(address.to_string()),
+            Err(error) if is_handed_over && error.cause.kind() == ErrorKind::AddrInUse => {
+                held.push(address.to_string());
+            }
             Err(error) => findings.push(refusal(wrong(error))),
         }
+    }
+    if !held.is_empty() {
+        let text = format!("{} held by a running balancer that hands over", held.join(", "));
+        findings.push(Finding::new(Level::Note, "addresses", text));
     }
     if !free.is_empty() {
         findings

@@ -1,6 +1,8 @@
 //! From texts with sources to a [`Config`]: each setting read once, then what they mean together.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -15,7 +17,8 @@ use crate::balance::ERRANDS_MAX;
 use crate::boot::plan::{CoreChoice, CpuPlan, Unavailable, plan};
 use crate::cache::CacheSettings;
 use crate::config::{
-    AccessLogConfig, AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Timeouts,
+    AccessLogConfig, AgentConfig, CacheConfig, Config, HealthCheck, StaticBackend, Takeover,
+    Timeouts,
 };
 use crate::http::{HeadLimits, Network};
 
@@ -42,8 +45,10 @@ pub(super) fn run(
     let agent = agent(&read, &mut warnings)?;
     let target_port = read.one(&settings::TARGET_PORT, values::port)?;
     let backends = backends(&read, target_port)?;
+    let port = listen.first().map_or(PORT, SocketAddr::port);
     let config = Config {
         listen,
+        takeover: takeover(&read, port, environment)?,
         admin: admin(&read, &mut warnings)?,
         access_log: access_log(&read, &mut warnings)?,
         connections_max: connections_max(&read, plan.workers.len(), environment, &mut warnings)?,
@@ -184,6 +189,26 @@ fn admin(read: &Reader<'_>, warnings: &mut Vec<String>) -> Result<Option<SocketA
         ));
     }
     Ok(address)
+}
+
+/// The variables are systemd's and the XDG's; of a list of directories the first is taken.
+fn takeover(
+    read: &Reader<'_>,
+    port: u16,
+    environment: &Environment,
+) -> Result<Option<Takeover>, Error> {
+    let name = format!("balancer-{port}.sock");
+    let place = read.one(&settings::TAKEOVER, |text| values::takeover(text, &name))?.flatten();
+    let directory = |variable: &str| {
+        let text = environment.variables.get(OsStr::new(variable))?.to_str()?;
+        let first = text.split(':').next().filter(|first| first.starts_with('/'))?;
+        Some(Path::new(first).join(&name))
+    };
+    let in_runtime = || directory("RUNTIME_DIRECTORY").or_else(|| directory("XDG_RUNTIME_DIR"));
+    Ok(match place {
+        Some(Takeover::Named(_)) => in_runtime().map(Takeover::At).or(place),
+        place => place,
+    })
 }
 
 fn access_log(

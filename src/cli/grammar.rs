@@ -155,6 +155,12 @@ fn argument(setting: &'static Setting) -> Arg {
         // `--request-timeout -1` is a wrong duration, not an unknown flag.
         .allow_hyphen_values(true)
         .value_parser(value_parser!(OsString));
+    let argument = if setting.is_value_optional {
+        // What begins with a dash is the next option then.
+        argument.num_args(0..=1).default_missing_value("on").allow_hyphen_values(false)
+    } else {
+        argument
+    };
     match setting.short {
         Some(short) => argument.short(short),
         None => argument,

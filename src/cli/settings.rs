@@ -15,6 +15,8 @@ pub struct Setting {
     pub default: &'static str,
     /// May be given several times; in the environment the values are separated by commas.
     pub is_repeatable: bool,
+    /// The flag alone means `on`.
+    pub is_value_optional: bool,
     /// What it does, one line.
     pub help: &'static str,
     /// What a wrong value is not.
@@ -33,6 +35,7 @@ const BLANK: Setting = Setting {
     env: "",
     default: "",
     is_repeatable: false,
+    is_value_optional: false,
     help: "",
     noun: "",
     want: "",
@@ -120,6 +123,19 @@ pub const ADMIN: Setting = Setting {
     noun: "an address or off",
     want: "off, or an IP address with or without a port from 0 to 65535, for example 127.0.0.1:9900",
     group: "Output",
+    ..BLANK
+};
+/// `--takeover`.
+pub const TAKEOVER: Setting = Setting {
+    flag: "takeover",
+    value: "PATH",
+    env: "BALANCER_TAKEOVER",
+    default: "off",
+    is_value_optional: true,
+    help: "Take the listeners over from a running balancer with the same flag and port, and hand them to the next: an upgrade that refuses no connection",
+    noun: "a place for a socket",
+    want: "a path, on for a socket in the runtime directory, or off, for example /run/balancer/takeover.sock",
+    group: "Clients",
     ..BLANK
 };
 /// `--access-log`.
@@ -514,6 +530,7 @@ pub const SETTINGS: &[&Setting] = &[
     &LISTEN,
     &MAX_CONNECTIONS,
     &TRUSTED_PROXIES,
+    &TAKEOVER,
     &AGENT,
     &AGENT_PORT,
     &AGENT_BACKOFF,

@@ -8,7 +8,7 @@ use crate::access_log::Format;
 use crate::balance::{Balance, Score};
 use crate::boot::plan::CoreChoice;
 use crate::cache::CacheMode;
-use crate::config::{StaticBackend, Steer};
+use crate::config::{StaticBackend, Steer, Takeover};
 use crate::http::Network;
 use crate::http::network::NoNetwork;
 use crate::io::affinity::parse_list;
@@ -147,6 +147,17 @@ pub(super) fn log_place(text: &str) -> Result<Option<Option<PathBuf>>, Wrong> {
         "-" => Ok(Some(None)),
         _ if text.ends_with('/') => Err(Wrong::Because("which is a directory")),
         _ => Ok(Some(Some(text.into()))),
+    }
+}
+
+/// `off`, `on`, or a path: what `on` comes to is called `name`.
+pub(super) fn takeover(text: &str, name: &str) -> Result<Option<Takeover>, Wrong> {
+    match text {
+        "off" => Ok(None),
+        "on" => Ok(Some(Takeover::Named(name.to_owned()))),
+        _ if text.ends_with('/') => Err(Wrong::Because("which is a directory")),
+        _ if text.len() > SOCKET_PATH_MAX => Err(Wrong::Because("which is too long for a socket")),
+        _ => Ok(Some(Takeover::At(text.into()))),
     }
 }
 
@@ -342,6 +353,8 @@ pub(super) const TIME_MIN: Duration = Duration::from_millis(1);
 /// Longest time that can be set.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// A socket's path has room for 107 bytes (unix(7)); beside it there is one with a process number, for a moment.
+const SOCKET_PATH_MAX: usize = 107 - 11;
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 const SIZE_UNITS: [(&str, u64); 10] = [

@@ -19,6 +19,8 @@ pub struct Board {
     /// When the agent's last good frame came.
     heard_at: Cell<Option<Instant>>,
     stage: Cell<Stage>,
+    /// Whether another process has the admin listener.
+    has_given_desk: Cell<bool>,
     counts: [Cell<u64>; NOTES],
     losses: RefCell<BTreeMap<&'static str, u64>>,
     tally: Cell<Tally>,
@@ -127,6 +129,7 @@ impl Board {
             link: Cell::new(if has_agent { Link::Dialling } else { Link::Unwanted }),
             heard_at: Cell::new(None),
             stage: Cell::new(Stage::Starting),
+            has_given_desk: Cell::new(false),
             counts: Default::default(),
             losses: RefCell::default(),
             tally: Cell::default(),
@@ -181,6 +184,16 @@ impl Board {
     /// The process has come so far.
     pub fn set_stage(&self, stage: Stage) {
         self.stage.set(stage);
+    }
+
+    /// Another process has the admin listener now.
+    pub fn give_desk_away(&self) {
+        self.has_given_desk.set(true);
+    }
+
+    /// Whether it has.
+    pub fn has_given_desk(&self) -> bool {
+        self.has_given_desk.get()
     }
 
     /// One more of these.

@@ -42,6 +42,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
     Config {
         admin: None,
         access_log: None,
+        takeover: None,
         listen: Vec::new(),
         cores: vec![0, 1],
         control_core: 0,

@@ -54,6 +54,8 @@ use crate::time::Instant;
 pub enum Order {
     /// Every worker listens.
     Ready,
+    /// As `Drain`, and another process has the admin listener, too.
+    Retire,
     /// The workers take no new connections; those in flight end.
     Drain,
     /// End.
@@ -81,10 +83,10 @@ pub async fn run<I: Io>(
     surroundings: Surroundings<I::Bell>,
     admin: Option<Desk<I::Listener>>,
 ) {
-    let mut control = Control::new(io.clone(), config, surroundings);
-    if let Some(desk) = admin {
-        let cores = config.cores.iter().copied().zip(control.surroundings.cores.iter().cloned());
-        admin::open(&io, desk, Rc::clone(&control.board), cores.collect());
+    let mut control = Control::new(io, config, surroundings);
+    control.desk = admin;
+    if control.desk.as_ref().is_some_and(|desk| !desk.awaits_ready) {
+        control.open_desk();
     }
     poll_fn(|cx| control.poll(cx)).await;
 }
@@ -99,6 +101,10 @@ struct Control<I: Io> {
     agent: Option<Agent<I>>,
     care: Care<I>,
     surroundings: Surroundings<I::Bell>,
+    /// The admin listener, until it opens.
+    desk: Option<Desk<I::Listener>>,
+    /// The kernel's numbers of the workers' cores.
+    cores: Vec<usize>,
     board: Rc<Board>,
     timer: I::Timer,
     /// When the cores are looked at next.
@@ -135,6 +141,8 @@ impl<I: Io> Control<I> {
             review_at: io.now(),
             target_port: config.target_port,
             surroundings,
+            desk: None,
+            cores: config.cores.clone(),
             io,
             heard: Heard::default(),
         }
@@ -146,10 +154,17 @@ impl<I: Io> Control<I> {
             loop {
                 match self.surroundings.orders.try_recv() {
                     Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Poll::Ready(()),
-                    Ok(Order::Ready) => self.board.set_stage(Stage::Serving),
-                    Ok(Order::Drain) => {
+                    Ok(Order::Ready) => {
+                        self.board.set_stage(Stage::Serving);
+                        self.open_desk();
+                    }
+                    Ok(order @ (Order::Drain | Order::Retire)) => {
                         self.board.set_stage(Stage::Draining);
                         self.tell(Topic::Process, "stopping: what is in flight ends");
+                        if order == Order::Retire {
+                            self.board.give_desk_away();
+                            self.io.rouse();
+                        }
                     }
                     Err(TryRecvError::Empty) => break,
                 }
@@ -178,6 +193,15 @@ impl<I: Io> Control<I> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Opens the admin listener, if there is one that is not open.
+    fn open_desk(&mut self) {
+        if let Some(desk) = self.desk.take() {
+            let blocks = self.surroundings.cores.iter().cloned();
+            let cores = self.cores.iter().copied().zip(blocks).collect();
+            admin::open(&self.io, desk, Rc::clone(&self.board), cores);
+        }
     }
 
     fn resolve(&mut self) {

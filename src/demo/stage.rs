@@ -274,6 +274,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
         admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         access_log: None,
+        takeover: None,
         cores: plan.workers,
         control_core: plan.control,
         agent: Some(AgentConfig {

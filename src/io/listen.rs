@@ -20,6 +20,8 @@ pub struct Listeners {
     /// The addresses really bound, in the order given: port 0 replaced, `[::]` turned into `0.0.0.0` on a host
     /// without IPv6.
     pub addresses: Vec<SocketAddr>,
+    /// Sockets in the smallest group of one address: as many as there are workers, unless they were inherited.
+    pub siblings: usize,
 }
 
 /// An address that cannot be listened on.
@@ -35,20 +37,66 @@ pub struct Error {
 /// `0.0.0.0` with the same port is in the list; where the host has no IPv6 it means `0.0.0.0`. Port 0 takes a free
 /// port, the same one for all workers.
 pub fn bind(addresses: &[SocketAddr], workers: usize) -> Result<Listeners, Error> {
+    adopt(addresses, workers, &mut Vec::new(), None)
+}
+
+/// As [`bind`], taking those sockets of a running process that belong to an address (to port 0: those of any port). A surplus socket goes to a worker that has one already, since closing it would reset what is queued in it; and
+/// a worker for whom there is none shares one, since whatever is queued in a new one were lost if its process does not
+/// come to serve. All sockets in use are put into `kept` once more, in the order of their groups.
+pub fn adopt(
+    addresses: &[SocketAddr],
+    workers: usize,
+    inherited: &mut Vec<TcpListener>,
+    mut kept: Option<&mut Vec<TcpListener>>,
+) -> Result<Listeners, Error> {
     debug_assert!(workers > 0);
-    let mut listeners =
-        Listeners { workers: (0..workers).map(|_| Vec::new()).collect(), addresses: Vec::new() };
+    let mut listeners = Listeners {
+        workers: (0..workers).map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
+        siblings: usize::MAX,
+    };
     for &address in addresses {
         let ipv4_apart =
             addresses.contains(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()));
-        let group =
-            group(address, ipv4_apart, workers).map_err(|cause| Error { address, cause })?;
-        listeners.addresses.push(group.0);
-        for (worker, socket) in listeners.workers.iter_mut().zip(group.1) {
-            worker.push(socket);
+        let refused = |cause| Error { address, cause };
+        let (bound, group) = match inherited_group(address, inherited) {
+            Some(inherited) => inherited,
+            None => group(address, ipv4_apart, workers).map_err(refused)?,
+        };
+        listeners.addresses.push(bound);
+        listeners.siblings = listeners.siblings.min(group.len());
+        if let Some(kept) = &mut kept {
+            for socket in &group {
+                kept.push(socket.try_clone().map_err(refused)?);
+            }
+        }
+        for worker in group.len()..workers {
+            let shared = group[worker % group.len()].try_clone().map_err(refused)?;
+            listeners.workers[worker].push(shared);
+        }
+        for (place, socket) in group.into_iter().enumerate() {
+            listeners.workers[place % workers].push(socket);
         }
     }
     Ok(listeners)
+}
+
+/// Takes the sockets that are meant by `address`, and the address they have.
+fn inherited_group(
+    address: SocketAddr,
+    inherited: &mut Vec<TcpListener>,
+) -> Option<(SocketAddr, Vec<TcpListener>)> {
+    let bound_to = |socket: &TcpListener| socket.local_addr().ok();
+    let bound = inherited.iter().filter_map(bound_to).find(|&bound| is_meant(address, bound))?;
+    let is_of_it = |socket: &mut TcpListener| bound_to(socket) == Some(bound);
+    Some((bound, inherited.extract_if(.., is_of_it).collect()))
+}
+
+/// Whether somebody who asks for `address` means the sockets that have `bound`.
+fn is_meant(address: SocketAddr, bound: SocketAddr) -> bool {
+    let is_same = address.ip() == bound.ip()
+        || (is_wildcard_v6(address) && bound.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    is_same && (address.port() == 0 || address.port() == bound.port())
 }
 
 /// The sockets of one address and the address they got.
@@ -260,6 +308,55 @@ mod tests {
         match bind(&both, 2) {
             Ok(bound) => assert_eq!(bound.addresses, both),
             Err(error) => assert!(lacks_ipv6(&error.cause), "{error:?}"),
+        }
+    }
+
+    #[test]
+    fn every_inherited_socket_is_served_whatever_the_number_of_workers() {
+        for (before, after) in [(3, 3), (3, 2), (3, 1), (1, 2), (2, 5)] {
+            let mut kept = Vec::new();
+            let old = adopt(&[loopback(0)], before, &mut Vec::new(), Some(&mut kept)).unwrap();
+            assert_eq!(kept.len(), before);
+            let clients: Vec<_> =
+                (0..60).map(|_| TcpStream::connect(old.addresses[0]).unwrap()).collect();
+            let mut again = Vec::new();
+            let new = adopt(&old.addresses, after, &mut kept, Some(&mut again)).unwrap();
+            assert_eq!((new.addresses.clone(), again.len()), (old.addresses.clone(), before));
+            // The order of the group, from one process to the next.
+            let inode = |socket: &TcpListener| {
+                let link = format!("/proc/self/fd/{}", socket.as_raw_fd());
+                std::fs::read_link(link).unwrap()
+            };
+            let first: Vec<_> = old.workers.iter().map(|worker| inode(&worker[0])).collect();
+            assert_eq!(again.iter().map(inode).collect::<Vec<_>>(), first);
+            drop(old);
+            assert_eq!(new.workers.len(), after);
+            assert!(new.workers.iter().all(|worker| !worker.is_empty()));
+            let all: Vec<Vec<TcpListener>> =
+                new.workers.into_iter().flatten().map(|socket| vec![socket]).collect();
+            let mut streams = Vec::new();
+            accept(&all, clients.len(), &mut streams);
+        }
+    }
+
+    #[test]
+    fn an_address_takes_its_own_sockets_and_no_others() {
+        let (a, b) = (loopback(0), SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)));
+        let mut kept = Vec::new();
+        let old = adopt(&[a, b], 2, &mut Vec::new(), Some(&mut kept)).unwrap();
+        // Another order, and one that is new.
+        let wanted = [old.addresses[1], SocketAddr::from((Ipv4Addr::new(127, 0, 0, 3), 0)), a];
+        let new = adopt(&wanted, 2, &mut kept, None).unwrap();
+        assert_eq!((new.addresses[0], new.addresses[2]), (old.addresses[1], old.addresses[0]));
+        assert_eq!(new.addresses[1].ip(), wanted[1].ip());
+        for (wanted, bound, meant) in [
+            ("[::]:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "[::]:80", false),
+            ("[::]:80", "[::]:81", false),
+            ("[::1]:0", "[::1]:81", true),
+        ] {
+            let (wanted, bound) = (wanted.parse().unwrap(), bound.parse().unwrap());
+            assert_eq!(is_meant(wanted, bound), meant, "{wanted} {bound}");
         }
     }
 

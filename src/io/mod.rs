@@ -10,6 +10,7 @@ pub mod affinity;
 pub mod by_cpu;
 pub mod driver;
 pub mod executor;
+pub mod handover;
 pub mod host;
 pub mod listen;
 mod slots;

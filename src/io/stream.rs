@@ -181,6 +181,13 @@ impl Accepting {
     }
 }
 
+impl Drop for Accepting {
+    /// Where another process has the socket, too, closing ours would not end its events.
+    fn drop(&mut self) {
+        self.slot.driver().forget(&self.listener);
+    }
+}
+
 impl Listener for Accepting {
     type Movable = Detached;
 

@@ -44,7 +44,7 @@ pub(super) async fn serve<I, F, M>(
 }
 
 /// Waits for the next request. False when the connection ends without one: silent for too long, or silent while
-/// the process drains.
+/// the process drains, unless another process has taken over: then its client may be about to ask, and gets its answer.
 async fn has_input<I: Io>(shard: &Shard<I>, stream: &I::Stream) -> bool {
     if stream.status().is_readable {
         return true;
@@ -54,7 +54,7 @@ async fn has_input<I: Io>(shard: &Shard<I>, stream: &I::Stream) -> bool {
     poll_fn(|cx| {
         let status = match stream.poll_ready(cx, Interest::READ) {
             Poll::Ready(status) => status,
-            Poll::Pending if shard.is_draining.get() => stream.status(),
+            Poll::Pending if shard.closes_silent() => stream.status(),
             Poll::Pending => return Poll::Pending,
         };
         is_begun.set(status.is_readable && !status.is_reset);

@@ -59,6 +59,7 @@ use futures_lite::FutureExt;
 use crate::balance::Snapshot;
 use crate::config::ShardConfig;
 use crate::http::PeerTrust;
+use crate::io::listen::BACKLOG;
 use crate::io::{Bell as _, Io, Listener, Timer, is_shortage};
 use crate::metrics::{Count, Published};
 pub use access::{Batch, LogMail, LogOutlet, Spare, lines_in};
@@ -104,6 +105,9 @@ pub struct Mail<I: Io> {
 /// What the process wants of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Another process has the listeners now: accept what is queued and then no more, and end each connection with its next
+    /// answer. A silent one is not closed yet: its client may be about to ask.
+    Retire,
     /// Take no new connections, finish what is in flight, then end.
     Drain,
     /// End now.
@@ -159,8 +163,9 @@ impl<I: Io> Worker<I> {
                 for order in mail.orders.try_iter() {
                     match order {
                         Order::Stop => return Poll::Ready(()),
-                        Order::Drain => {
+                        Order::Retire | Order::Drain => {
                             shard.is_draining.set(true);
+                            shard.spares_silent.set(order == Order::Retire);
                             shard.steering.iter().for_each(Steering::close);
                             shard.pool.borrow_mut().clear();
                             shard.share.as_ref().map(Share::clear_all);
@@ -240,7 +245,8 @@ async fn accept<I, F, M>(
 {
     let pause = shard.io.timer();
     let mut in_burst = 0;
-    loop {
+    let mut in_retirement = 0;
+    while in_retirement < ACCEPT_RETIRED_MAX {
         let accepted = poll_fn(|cx| {
             ready!(poll_room(&shard, &pause, cx));
             match listener.poll_accept(cx) {
@@ -252,6 +258,7 @@ async fn accept<I, F, M>(
             None => break,
             Some(Ok((movable, peer))) => {
                 shard.counters.add(Count::Accepted, 1);
+                in_retirement += usize::from(shard.spares_silent.get());
                 let trust = PeerTrust::of(peer.ip(), &shard.config.trusted_proxies);
                 let peer = Peer { address: peer.ip(), trust };
                 let newcomer = Newcomer { movable, peer };
@@ -363,6 +370,9 @@ async fn contained<I: Io>(shard: Rc<Shard<I>>, connection: impl Future<Output = 
 
 /// Connections taken in a row before other tasks of the core have their turn.
 const ACCEPT_BURST_MAX: u32 = 64;
+/// Connections taken from one listener after its successor was told to serve: a whole backlog. Where more come, it is the
+/// successor's turn, who shares it.
+const ACCEPT_RETIRED_MAX: usize = BACKLOG as usize;
 /// How long accepting rests when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a full core looks whether another has room for what waits at its door.

@@ -35,6 +35,8 @@ pub(super) struct Shard<I: Io> {
     pub queue: RefCell<RequestQueue>,
     pub retry_budget: RefCell<RetryBudget>,
     pub is_draining: Cell<bool>,
+    /// Whether silent connections stay nevertheless.
+    pub spares_silent: Cell<bool>,
     /// None when the cache is off.
     pub caching: Option<Caching<I>>,
     /// None without a limit on what a backend has in flight, and when the core is alone.
@@ -91,6 +93,7 @@ impl<I: Io> Shard<I> {
             queue: RefCell::new(RequestQueue::new(config.queue_length_max)),
             retry_budget: RefCell::new(RetryBudget::new(io.now())),
             is_draining: Cell::new(false),
+            spares_silent: Cell::new(false),
             snapshot: RefCell::new(Arc::new(Snapshot::empty())),
             directory: RefCell::new(Vec::new()),
             date: RefCell::new(DateText::new()),
@@ -195,6 +198,11 @@ impl<I: Io> Shard<I> {
     pub(super) fn admit(self: &Rc<Self>) -> Option<Admitted<I>> {
         let max = if self.is_draining.get() { u64::MAX } else { self.connections_max() };
         self.published.take_place(max).then(|| self.admit_taken())
+    }
+
+    /// Whether a connection on which nothing is under way is closed.
+    pub(super) fn closes_silent(&self) -> bool {
+        self.is_draining.get() && !self.spares_silent.get()
     }
 
     /// The place that another core took for a connection it sent here.

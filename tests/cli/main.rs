@@ -13,6 +13,7 @@ use balancer::access_log::Format;
 use balancer::balance::Balance;
 use balancer::cli::settings::{self, SETTINGS};
 use balancer::cli::{Command, Demo, Environment, Error, Run, parse};
+use balancer::config::Takeover;
 use balancer::io::affinity::Cpus;
 
 use table::TABLE;
@@ -393,6 +394,30 @@ fn what_the_grammar_refuses() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn a_takeover_has_its_place_in_the_runtime_directory_unless_told_otherwise() {
+    let takeover = |line: &str, variables: &[(&str, &str)]| {
+        run_in(&format!("--backend a:1 {line}"), &world(variables, None)).unwrap().config.takeover
+    };
+    let at = |path: &str| Some(Takeover::At(path.into()));
+    let both = [("RUNTIME_DIRECTORY", "/run/a:/run/b"), ("XDG_RUNTIME_DIR", "/run/user/7")];
+    assert_eq!(takeover("", &both), None);
+    assert_eq!(takeover("--takeover off", &both), None);
+    assert_eq!(takeover("--takeover", &both), at("/run/a/balancer-8080.sock"));
+    assert_eq!(takeover("--takeover --port 81", &both[1..]), at("/run/user/7/balancer-81.sock"));
+    assert_eq!(takeover("--takeover=/x/y --port 81", &both), at("/x/y"));
+    assert_eq!(takeover("", &[("BALANCER_TAKEOVER", "/x/z")]), at("/x/z"));
+    let named = Some(Takeover::Named("balancer-82.sock".into()));
+    assert_eq!(takeover("--takeover --listen 127.0.0.1:82", &[("RUNTIME_DIRECTORY", "")]), named);
+    let long = format!("--backend a:1 --takeover /{}", "x".repeat(96));
+    let error = refused(&long);
+    assert!(
+        error.contains(", which is too long for a socket\n  from   flag --takeover"),
+        "{error}"
+    );
+    assert!(run_in(long.strip_suffix("x").unwrap(), &world(&[], None)).is_ok());
 }
 
 #[test]

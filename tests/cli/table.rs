@@ -54,6 +54,7 @@ pub const TABLE: &[Row] = &[
     Row { setting: &settings::LISTEN, good: "127.0.0.1:0,[::1]:81", wrong: &[("here", "not an address"), ("localhost:80", "a name; an IP address is needed"), ("1.2.3.4:x", "not an address"), ("1.2.3.4:-1", SMALL), ("1.2.3.4:65536", LARGE), (":-1", SMALL), ("[::1]:65536", LARGE)] },
     Row { setting: &settings::MAX_CONNECTIONS, good: "100", wrong: &[("many", "not a number of connections"), ("0", SMALL), ("-1", SMALL), ("10000001", LARGE)] },
     Row { setting: &settings::TRUSTED_PROXIES, good: "10.0.0.0/8,::1,2001:db8::/32", wrong: &[("everybody", "a name; an IP address is needed"), ("proxy.internal/24", "a name; an IP address is needed"), ("10.0.0", NETWORK), ("10.0.0.0/", NETWORK), ("10.0.0.0/-1", NETWORK), ("10.0.0.0/255.0.0.0", NETWORK), ("10.0.0.1:80", NETWORK), ("[::1]", NETWORK), ("10.0.0.0/33", LONG), ("::/129", LONG), ("::/999999999999999999999", LONG), ("10.0.0.1/8", BITS), ("2001:db8::1/64", BITS)] },
+    Row { setting: &settings::TAKEOVER, good: "/run/balancer/takeover.sock", wrong: &[("/run/balancer/", "which is a directory")] },
     Row { setting: &settings::AGENT, good: "ws://agent:4000/ws", wrong: &[("agent:4000", "not a ws:// URL"), ("http://agent", "not a ws:// URL"), ("wss://agent", "and TLS is not spoken to the agent"), ("ws://agent:0", "whose port is too small"), ("ws://agent:65536", "whose port is too large")] },
     Row { setting: &settings::AGENT_PORT, good: "4000", wrong: PORTS },
     Row { setting: &settings::AGENT_BACKOFF, good: "10ms..1m", wrong: &[("1s", "not a range of waits"), ("a..b", "not a range of waits"), ("2s..1s", "which ends before it begins"), ("0..1s", SMALL), ("1s..25h", LARGE)] },
@@ -158,6 +159,12 @@ fn an_empty_flag_is_refused_and_an_empty_variable_is_unset() {
                     .unwrap();
             let wanted = if flag == "backend" { Source::Flag } else { Source::Default };
             assert_eq!(value.source, wanted, "{flag}");
+        }
+        if row.setting.is_value_optional {
+            let line = format!("--backend a:1 --{flag}");
+            let value = run_in(&line, &world(&[], None)).unwrap().values;
+            assert!(value.iter().any(|value| value.setting == flag && value.text == "on"));
+            continue;
         }
         let error = run_in(&format!("--{flag}"), &world(&[], None)).unwrap_err().to_string();
         assert_eq!(

@@ -36,5 +36,6 @@ mod shares;
 mod soak;
 mod start;
 mod steering;
+mod takeover;
 mod top;
 mod tunnel;

@@ -74,6 +74,38 @@ fn systemd_hears_of_every_stage_and_the_watchdog_is_fed_to_the_end() {
 }
 
 #[test]
+fn an_upgrade_names_the_new_process_and_its_old_one_never_says_that_it_stops() {
+    let name = format!("balancer-upgrade-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let mut systemd = Systemd::new(UnixDatagram::bind_addr(&address).expect("a free name"));
+    let origin = Origin::start("a");
+    let (socket, directory) = (format!("@{name}"), parts::scratch());
+    let place = directory.to_str().expect("UTF-8");
+    let env = [
+        ("NOTIFY_SOCKET", socket.as_str()),
+        ("RUNTIME_DIRECTORY", place),
+        ("BALANCER_TAKEOVER", "on"),
+    ];
+    let mut old = run(&origin, &env);
+    systemd.hears("READY=1");
+    assert!(directory.join("balancer-0.sock").exists());
+    systemd.heard.clear();
+    let new = run(&origin, &env);
+    assert_eq!(old.exit(PATIENCE).code(), Some(0));
+    let line = format!("MAINPID={}", new.pid());
+    wait::until("both have said it", PATIENCE, || {
+        systemd.has_heard("READY=1");
+        systemd.heard.iter().filter(|heard| **heard == line).count() == 2
+    });
+    systemd.hears("READY=1");
+    assert!(!systemd.has_heard("STOPPING=1"), "{:?}", systemd.heard);
+    new.terminate();
+    systemd.hears("STOPPING=1");
+    drop(new);
+    std::fs::remove_dir_all(&directory).expect("removed");
+}
+
+#[test]
 fn a_path_will_do_and_a_wrong_one_does_no_harm() {
     let directory = std::env::temp_dir().join(format!("balancer-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");

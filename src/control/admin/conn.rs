@@ -56,7 +56,8 @@ pub(super) async fn serve<I: Io>(hall: Rc<Hall<I>>, stream: I::Stream) {
             Deed::Metrics => hall.metrics(),
             Deed::Purge(order) => purge(&hall, order).await,
         };
-        let is_last = !keeps;
+        // The next request is for the process that has the listener.
+        let is_last = !keeps || hall.board.has_given_desk();
         let is_head = head.method == Method::Head;
         if !write_reply(&hall, &stream, &reply, (is_last, is_head, head.version)).await || is_last {
             return linger(&hall, &stream, plan.framing).await;

@@ -29,6 +29,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 pub use guard::PURGE_FIELD;
@@ -46,6 +47,8 @@ use tally::Tally;
 pub struct Desk<L> {
     /// The socket.
     pub listener: L,
+    /// Whether another process answers there until this one is ready.
+    pub awaits_ready: bool,
     /// The rest.
     pub opening: Opening,
 }
@@ -69,7 +72,7 @@ pub(super) fn open<I: Io>(
     board: Rc<Board>,
     cores: Vec<(usize, Arc<Published>)>,
 ) {
-    let Desk { listener, opening } = desk;
+    let Desk { listener, opening, .. } = desk;
     let tally = Tally::new(cores, io.now());
     let hall = Rc::new(Hall::new(io.clone(), board, tally, opening));
     io.spawn(count(Rc::clone(&hall)));
@@ -100,7 +103,12 @@ async fn count<I: Io>(hall: Rc<Hall<I>>) {
 async fn accept<I: Io>(hall: Rc<Hall<I>>, listener: I::Listener) {
     let pause = hall.io.timer();
     loop {
-        let accepted = poll_fn(|cx| listener.poll_accept(cx)).await;
+        let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
+            // What was queued is answered before.
+            Poll::Pending if hall.board.has_given_desk() => Poll::Ready(None),
+            accepted => accepted.map(Some),
+        });
+        let Some(accepted) = accepted.await else { return };
         match accepted.and_then(|(movable, _)| hall.io.adopt(movable)) {
             Ok(stream) => {
                 let hall = Rc::clone(&hall);
