@@ -38,7 +38,7 @@ pub(super) fn path_of(place: &Takeover) -> Result<PathBuf, Error> {
             if user == 0 && Path::new("/run").is_dir() {
                 return Ok(Path::new("/run").join(name));
             }
-            let directory = std::env::temp_dir().join(format!("balancer-{user}"));
+            let directory = Path::new("/tmp").join(format!("balancer-{user}"));
             make_own(&directory, user)
                 .map_err(|fault| Error::Takeover(directory.clone(), fault))?;
             Ok(directory.join(name))
