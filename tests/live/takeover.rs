@@ -123,6 +123,10 @@ fn three_upgrades_in_a_row_refuse_and_drop_nothing() {
             for client in [&mut known, &mut silent] {
                 assert_eq!(client.get("/").status(), 200);
             }
+            // The old one, which still has somebody to answer, would say that it drains.
+            wait::until("only the new one tells how it is", PATIENCE, || {
+                (0..50).all(|_| ask_anew(admin, "/readyz").is_ok())
+            });
             origin.open(["0", "1", "2"][round]);
             assert_eq!(held.response("GET").expect("an answer").status(), 200);
             drop((known, silent, held));
