@@ -49,6 +49,9 @@ pub struct Config {
     pub body_bytes_max: Option<u64>,
     /// Client connections of the whole process; further ones wait in the backlog.
     pub connections_max: usize,
+    /// Those of one address (of one /64) in the whole process, at least 1; further ones are closed. Proxies of ours may
+    /// have any number.
+    pub connections_per_ip_max: Option<u32>,
     /// Clients that are proxies of ours: what they say of those before them is believed, and nobody else. Without any,
     /// it is handed on with what we saw behind it.
     pub trusted_proxies: Vec<Network>,

@@ -152,6 +152,7 @@ mod tests {
             head: HeadLimits::default(),
             body_bytes_max: None,
             connections_max: 500,
+            connections_per_ip_max: None,
             trusted_proxies: Vec::new(),
             backend_inflight_max: None,
             queue_length_max: 1024,

@@ -24,7 +24,9 @@ use crate::io::driver::Driver;
 use crate::io::{Bell as _, executor, wake::Bell};
 use crate::metrics::Published;
 use crate::notify::{Notifier, Vigil};
-use crate::worker::{CacheMail, Credits, LogMail, Mail, Order, Reporter, Share, SteerMail, Worker};
+use crate::worker::{
+    CacheMail, Credits, LogMail, Mail, Order, PerIp, Reporter, Share, SteerMail, Worker,
+};
 
 /// A process whose workers all listen.
 pub struct Process {
@@ -155,6 +157,11 @@ impl Process {
         let limit = config.backend_inflight_max.filter(|_| published.len() > 1);
         let credits = limit.map(|limit| Credits::for_cores(limit, &bells, SLOTS_MAX));
         let mut credits = credits.into_iter().flatten();
+        let (connections_max, cores) = (config.connections_max, published.len());
+        let per_ip = config.connections_per_ip_max;
+        let per_ip =
+            per_ip.map(|n| PerIp::for_cores(n, connections_max, cores, &RandomState::new()));
+        let mut per_ip = per_ip.into_iter().flatten();
         let ends = parcels.into_iter().zip(steers).zip(shares);
         for (own, (bell, ((cache, steer), share))) in bells.into_iter().zip(ends).enumerate() {
             let (orders, inbox) = unbounded();
@@ -173,6 +180,7 @@ impl Process {
                 credits: credits.next(),
                 share: (published.len() > 1).then_some(share),
                 steer: (config.steer == Steer::Accept && published.len() > 1).then_some(steer),
+                per_ip: per_ip.next(),
                 access: logs.next(),
             };
             mails.push((orders, bell, mail));

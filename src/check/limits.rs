@@ -43,6 +43,9 @@ fn derived(run: &Run) -> Vec<[String; 2]> {
         ["client connections per core".to_owned(), shard.connections_max.to_string()],
         ["requests waiting per core".to_owned(), shard.queue_length_max.to_string()],
     ];
+    if let Some(limit) = config.connections_per_ip_max {
+        rows.push(["client connections per address or IPv6 /64".to_owned(), limit.to_string()]);
+    }
     if let Some(limit) = shard.backend_inflight_max {
         rows.push(["requests in flight per backend, over all cores".to_owned(), limit.to_string()]);
     }

@@ -46,12 +46,14 @@ pub(super) fn run(
     let target_port = read.one(&settings::TARGET_PORT, values::port)?;
     let backends = backends(&read, target_port)?;
     let port = listen.first().map_or(PORT, SocketAddr::port);
+    let connections_max = connections_max(&read, plan.workers.len(), environment, &mut warnings)?;
     let config = Config {
         listen,
         takeover: takeover(&read, port, environment)?,
         admin: admin(&read, &mut warnings)?,
         access_log: access_log(&read, &mut warnings)?,
-        connections_max: connections_max(&read, plan.workers.len(), environment, &mut warnings)?,
+        connections_per_ip_max: per_ip_max(&read, connections_max, &mut warnings)?,
+        connections_max,
         trusted_proxies: trusted_proxies(&read)?,
         cores: plan.workers,
         control_core: plan.control,
@@ -388,6 +390,21 @@ fn connections_max(
     }
     // At most ten million, so the number fits.
     Ok(wish.unwrap_or_else(|| room.clamp(CONNECTIONS_LEAST, CONNECTIONS_DEFAULT_MOST)) as usize)
+}
+
+/// `connections_max`: what the process may have.
+fn per_ip_max(
+    read: &Reader<'_>,
+    connections_max: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Option<u32>, Error> {
+    let setting = &settings::MAX_CONNECTIONS_PER_IP;
+    let number = |text: &str| values::number_or_off(text, 1, CONNECTIONS_MOST);
+    let limit = read.one(setting, number)?.flatten();
+    let is_unused = limit.is_some_and(|limit| limit > connections_max as u64);
+    warn_unused(read, setting, is_unused, "all clients together may have fewer", warnings)?;
+    // At most ten million, so the number fits.
+    Ok(limit.map(|limit| limit as u32))
 }
 
 fn trusted_proxies(read: &Reader<'_>) -> Result<Vec<Network>, Error> {

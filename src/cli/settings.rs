@@ -174,6 +174,18 @@ pub const MAX_CONNECTIONS: Setting = Setting {
     group: "Clients",
     ..BLANK
 };
+/// `--max-connections-per-ip`.
+pub const MAX_CONNECTIONS_PER_IP: Setting = Setting {
+    flag: "max-connections-per-ip",
+    value: "N|off",
+    env: "BALANCER_MAX_CONNECTIONS_PER_IP",
+    default: "off",
+    help: "Client connections of one address (IPv6: of one /64), of the whole process; further ones are closed at once; --trusted-proxies may have any number",
+    noun: "a number of connections",
+    want: "off, or a number from 1 to 10000000, for example 100",
+    group: "Clients",
+    ..BLANK
+};
 /// `--trusted-proxies`.
 pub const TRUSTED_PROXIES: Setting = Setting {
     flag: "trusted-proxies",
@@ -529,6 +541,7 @@ pub const SETTINGS: &[&Setting] = &[
     &PORT,
     &LISTEN,
     &MAX_CONNECTIONS,
+    &MAX_CONNECTIONS_PER_IP,
     &TRUSTED_PROXIES,
     &TAKEOVER,
     &AGENT,

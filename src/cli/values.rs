@@ -47,6 +47,11 @@ pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, Wrong> {
     }
 }
 
+/// `off`, or a whole number within `min..=max`.
+pub(super) fn number_or_off(text: &str, min: u64, max: u64) -> Result<Option<u64>, Wrong> {
+    if text.eq_ignore_ascii_case("off") { Ok(None) } else { number(text, min, max).map(Some) }
+}
+
 /// A duration within `min..=max`: a number, fractions allowed, and `ms`, `s`, `m` or `h`; a bare number is seconds.
 pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, Wrong> {
     let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |text| (true, text));

@@ -63,6 +63,7 @@ fn config(agent: Option<&str>, backends: &[&str]) -> Config {
         head: HeadLimits::default(),
         body_bytes_max: None,
         connections_max: 1,
+        connections_per_ip_max: None,
         trusted_proxies: Vec::new(),
         backend_inflight_max: None,
         queue_length_max: 1024,

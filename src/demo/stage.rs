@@ -299,6 +299,7 @@ fn config(cpus: &Cpus, agent: SocketAddr, backoff_min: Duration) -> Config {
         head: HeadLimits::default(),
         body_bytes_max: None,
         connections_max: CONNECTIONS_MAX,
+        connections_per_ip_max: None,
         trusted_proxies: Vec::new(),
         backend_inflight_max: None,
         queue_length_max: QUEUE_LENGTH_MAX,

@@ -24,6 +24,7 @@ use slots::{SharedSlots, SlotReading, Slots};
 pub enum Count {
     Accepted,
     Steered,
+    RefusedPerIp,
     AcceptErrors,
     Requests,
     AnswersOwn,
@@ -65,6 +66,11 @@ pub const METRICS: [(Count, &str, &str); COUNTS] = [
         Count::Steered,
         "balancer_connections_steered_total",
         "Client connections accepted here and given to a less busy core.",
+    ),
+    (
+        Count::RefusedPerIp,
+        "balancer_connections_refused_total{reason=\"per_ip\"}",
+        "Client connections accepted and closed at once: their address had as many as it may have.",
     ),
     (
         Count::AcceptErrors,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::per_ip::Counted;
 use super::shard::Admitted;
 use crate::http::PeerTrust;
 use crate::io::Io;
@@ -15,6 +16,8 @@ pub(super) struct Peer {
 
 /// A client and its connection.
 pub(super) struct Client<I: Io> {
+    /// Against its address; before the stream, so that who sees its end finds the place free.
+    pub _counted: Option<Counted>,
     pub stream: I::Stream,
     pub peer: Peer,
     /// Counts the connection for as long as it lives.

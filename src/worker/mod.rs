@@ -3,6 +3,7 @@
 //! | file | decides |
 //! |---|---|
 //! | `steer` | which core a new connection goes to |
+//! | `per_ip` | how many connections one address may have |
 //! | `conn` | when a request has come, and when a connection ends |
 //! | `exchange` | where the request goes and what becomes of failures |
 //! | `caching` | what of it all the cache does |
@@ -31,6 +32,7 @@ mod exchange;
 mod fault;
 mod health;
 mod limits;
+mod per_ip;
 mod queue;
 mod record;
 mod recycle;
@@ -47,6 +49,7 @@ mod wait;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,10 +70,12 @@ use caching::Caching;
 pub use caching::{CacheMail, Purger};
 pub use health::{Health, Noted, Reporter};
 pub use limits::LIMITS;
+pub use per_ip::PerIp;
 
 use client::{Client, Peer};
 use conn::{Bursts, burst, serve};
 pub use credits::Credits;
+use per_ip::Entry;
 pub use shard::TICK;
 use shard::{Admitted, DESKS_KEPT_MAX, Shard};
 pub use sharing::Share;
@@ -98,6 +103,8 @@ pub struct Mail<I: Io> {
     pub share: Option<Share<I::Movable>>,
     /// How connections move between the cores; None when they do not.
     pub steer: Option<SteerMail<I::Movable, I::Bell>>,
+    /// The connections of each address; None without a limit on them.
+    pub per_ip: Option<PerIp>,
     /// Where lines of the access log go; None when there is none.
     pub access: Option<LogMail>,
 }
@@ -259,10 +266,9 @@ async fn accept<I, F, M>(
             Some(Ok((movable, peer))) => {
                 shard.counters.add(Count::Accepted, 1);
                 in_retirement += usize::from(shard.spares_silent.get());
-                let trust = PeerTrust::of(peer.ip(), &shard.config.trusted_proxies);
-                let peer = Peer { address: peer.ip(), trust };
-                let newcomer = Newcomer { movable, peer };
-                if let Some((newcomer, place)) = steer(&shard, newcomer, &pause).await {
+                if let Some(newcomer) = greet(&shard, movable, peer.ip())
+                    && let Some((newcomer, place)) = steer(&shard, newcomer, &pause).await
+                {
                     welcome(&shard, &bursts, newcomer, place);
                 }
             }
@@ -285,6 +291,38 @@ async fn accept<I, F, M>(
     drop(listener);
     open_listeners.set(open_listeners.get() - 1);
     shard.wake_waiters();
+}
+
+/// Finds out once and for all who it is. One that has as many connections as an address may have is let go: closed
+/// before a byte of it was read.
+fn greet<I: Io>(
+    shard: &Shard<I>,
+    movable: I::Movable,
+    address: IpAddr,
+) -> Option<Newcomer<I::Movable>> {
+    let trust = PeerTrust::of(address, &shard.config.trusted_proxies);
+    let counted = match &shard.per_ip {
+        // A proxy of ours comes in the name of everybody.
+        Some(per_ip) if trust != PeerTrust::Trusted => match per_ip.enter(address) {
+            Entry::Counted(counted) => Some(counted),
+            Entry::Uncounted => None,
+            Entry::Refused => {
+                shard.counters.add(Count::RefusedPerIp, 1);
+                // It will come again: each doubling is told, the rest counted.
+                let n = shard.counters.get(Count::RefusedPerIp);
+                if n.is_power_of_two() {
+                    let address = address.to_canonical();
+                    log::warn!(
+                        "{address} has as many connections as --max-connections-per-ip allows; a further one was closed, \
+                         number {n} on this core, of all addresses"
+                    );
+                }
+                return None;
+            }
+        },
+        _ => None,
+    };
+    Some(Newcomer { movable, peer: Peer { address, trust }, counted })
 }
 
 /// Ready when a connection can be served, here or elsewhere.
@@ -346,7 +384,8 @@ fn welcome<I, F, M>(
 {
     match shard.io.adopt(newcomer.movable) {
         Ok(stream) => {
-            let client = Client { stream, peer: newcomer.peer, _admitted: place };
+            let Newcomer { peer, counted, .. } = newcomer;
+            let client = Client { stream, peer, _counted: counted, _admitted: place };
             let task = serve(shard.clone(), bursts.clone(), client);
             shard.io.spawn(contained(shard.clone(), task));
         }

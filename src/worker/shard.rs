@@ -13,6 +13,7 @@ use super::caching::Caching;
 use super::credits::Credits;
 use super::desk::Desk;
 use super::health::Health;
+use super::per_ip::PerIp;
 use super::queue::RequestQueue;
 use super::sharing::Share;
 use super::steer::Steering;
@@ -45,6 +46,8 @@ pub(super) struct Shard<I: Io> {
     pub share: Option<Share<I::Movable>>,
     /// None when connections stay where they arrive.
     pub steering: Option<Steering<I>>,
+    /// None without a limit on the connections of one address.
+    pub per_ip: Option<Arc<PerIp>>,
     published: Arc<Published>,
     /// None when it is off.
     pub access: Option<AccessLog>,
@@ -85,6 +88,7 @@ impl<I: Io> Shard<I> {
             steering: mail.steer.take().map(|mail| Steering::new(mail, config.connections_max)),
             credits: mail.credits.take(),
             share: mail.share.take(),
+            per_ip: mail.per_ip.take().map(Arc::new),
             published: mail.published.clone(),
             counters: Counters::new(),
             figures: Figures::default(),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::client::Peer;
+use super::per_ip::Counted;
 use crate::io::{Bell, Io};
 use crate::metrics::Published;
 
@@ -47,10 +48,12 @@ impl<M, B: Bell> SteerMail<M, B> {
     }
 }
 
-/// A connection that was accepted and is not served yet, and who is at its other end.
+/// A connection that was accepted and is not served yet, who is at its other end, and what it counts against.
 pub(super) struct Newcomer<M> {
     pub movable: M,
     pub peer: Peer,
+    /// Against its address.
+    pub counted: Option<Counted>,
 }
 
 /// Another core.

@@ -76,6 +76,7 @@ fn the_values_arrive() {
     assert_eq!(backends, [("a", Some(1), 2.0), ("::1", Some(3), 100.0)]);
     assert_eq!((config.target_port, config.balance), (Some(3000), Balance::WeightedRandom));
     assert_eq!((config.cache, config.connections_max), (None, 100));
+    assert_eq!(config.connections_per_ip_max, Some(20));
     let is_trusted = |text: &str| {
         let address = text.parse().unwrap();
         config.trusted_proxies.iter().any(|network| network.contains(address))
@@ -216,6 +217,10 @@ fn what_contradicts_is_refused_and_what_is_useless_warned_of() {
     assert_eq!(
         run("--backend a:1 --health-interval 5s").warnings,
         ["--health-interval is not used: there is no --health-path"]
+    );
+    assert_eq!(
+        run("--backend a:1 --max-connections 50 --max-connections-per-ip 51").warnings,
+        ["--max-connections-per-ip is not used: all clients together may have fewer"]
     );
     let health = run("--backend a:1 --health-path /up --health-timeout 300ms").config.health;
     let health = health.unwrap();

@@ -25,6 +25,7 @@ mod health;
 mod memory;
 mod notify;
 mod page;
+mod per_ip;
 mod pool;
 mod proxies;
 mod queue;

@@ -127,6 +127,7 @@ impl House {
             credits: None,
             share: None,
             steer: None,
+            per_ip: None,
             access: None,
         };
         let has_ended = Rc::new(Cell::new(false));

@@ -1,7 +1,7 @@
 //! A blocking HTTP/1.1 test client: sends any bytes in any pieces, reads exactly one strict response at a time.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -58,6 +58,14 @@ impl Client {
     pub fn connect_narrow(to: SocketAddr, receive_bytes: usize) -> Self {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(receive_bytes).expect("a receive buffer size");
+        socket.connect_timeout(&to.into(), PATIENCE).expect("the address accepts connections");
+        Self::over(socket.into())
+    }
+
+    /// As [`Client::connect`], from this address of the host.
+    pub fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of this host");
         socket.connect_timeout(&to.into(), PATIENCE).expect("the address accepts connections");
         Self::over(socket.into())
     }

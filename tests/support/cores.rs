@@ -141,6 +141,7 @@ fn start_worker(
         credits: None,
         share: None,
         steer: None,
+        per_ip: None,
         access,
     };
     let thread = std::thread::spawn({
