@@ -21,7 +21,7 @@ use std::io::IsTerminal as _;
 use std::net::TcpListener;
 use std::time::Instant;
 
-use crossbeam_channel::{Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -31,6 +31,7 @@ use crate::io::by_cpu;
 use crate::io::handover::Sockets;
 use crate::io::listen::{self, Listeners};
 use crate::notify::Notifier;
+use process::Prospect;
 use takeover::Claim;
 
 /// A host found fit and listening; no thread runs yet.
@@ -54,6 +55,31 @@ pub struct Prepared {
 struct Succession {
     predecessor: Option<Predecessor>,
     claim: Claim,
+    /// For after the predecessor: the sockets are its own until then.
+    routing: Option<Routing>,
+}
+
+/// Which worker gets what a core receives (`--steer cpu`).
+#[derive(Debug)]
+struct Routing {
+    listeners: Vec<TcpListener>,
+    routes: Vec<by_cpu::Route>,
+    siblings: usize,
+}
+
+impl Routing {
+    fn of(config: &Config, listeners: &Listeners) -> std::io::Result<Self> {
+        let mut routes = plan::routes(&Cpus::of_process(), &config.cores);
+        routes.iter_mut().for_each(|route| route.worker %= listeners.siblings);
+        let first = listeners.workers.first().into_iter().flatten();
+        let first = first.map(TcpListener::try_clone).collect::<Result<_, _>>()?;
+        Ok(Self { listeners: first, routes, siblings: listeners.siblings })
+    }
+
+    fn attach(&self) -> std::io::Result<()> {
+        let mut listeners = self.listeners.iter();
+        listeners.try_for_each(|listener| by_cpu::attach(listener, &self.routes, self.siblings))
+    }
 }
 
 /// Everything that may fail before the first thread starts: preflight, then all listeners in core order.
@@ -72,19 +98,20 @@ pub fn prepare(config: &Config) -> Result<Prepared, Error> {
         // Once the other process had drained, nobody would listen there any more.
         return Err(Error::Takeover(path.clone(), TakeoverFault::Elsewhere(address)));
     }
-    if config.steer == Steer::Cpu && listeners.siblings > 1 {
-        let mut routes = plan::routes(&Cpus::of_process(), &config.cores);
-        routes.iter_mut().for_each(|route| route.worker %= listeners.siblings);
-        for listener in listeners.workers.first().into_iter().flatten() {
-            by_cpu::attach(listener, &routes, listeners.siblings).map_err(Error::Steer)?;
-        }
+    let is_steered = config.steer == Steer::Cpu && listeners.siblings > 1;
+    let routing = is_steered.then(|| Routing::of(config, &listeners)).transpose();
+    let mut routing = routing.map_err(Error::Steer)?;
+    if predecessor.is_none()
+        && let Some(routing) = routing.take()
+    {
+        routing.attach().map_err(Error::Steer)?;
     }
     let admin = config.admin.map(|address| AdminSocket::bind(address, admin)).transpose()?;
     let succession = match (place, kept) {
         (Some(path), Some(workers)) => {
             let admin = admin.as_ref().and_then(|admin| admin.duplicate().ok());
             let claim = Claim::new(path, Sockets { workers, admin })?;
-            Some(Succession { predecessor, claim })
+            Some(Succession { predecessor, claim, routing })
         }
         _ => None,
     };
@@ -111,7 +138,12 @@ pub fn run(config: &Config, values: Vec<Stated>, notifier: Notifier) -> Result<(
     let access = prepared.access;
     let mut process = Process::stand_by(config, prepared.listeners.workers, admin, access)?;
     match prepared.succession {
-        Some(succession) => succeed(&mut process, succession, tell, &notifier)?,
+        Some(succession) => {
+            if !succeed(&mut process, succession, (tell, &signals), &notifier)? {
+                eprintln!("stopped before anything was taken over");
+                return Ok(());
+            }
+        }
         None => process.open(),
     }
     process.report_to(notifier);
@@ -123,22 +155,30 @@ pub fn run(config: &Config, values: Vec<Stated>, notifier: Notifier) -> Result<(
     Ok(())
 }
 
-/// Takes over from the predecessor, if there is one, and opens. From here on we can be found.
+/// Takes over from the predecessor, if there is one, and opens. From here on we can be found. False when told to stop
+/// before: then nothing has changed.
 fn succeed(
     process: &mut Process,
-    Succession { predecessor, claim }: Succession,
-    tell: Sender<Signal>,
+    Succession { predecessor, claim, routing }: Succession,
+    (tell, signals): (Sender<Signal>, &Receiver<Signal>),
     notifier: &Notifier,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let Some(predecessor) = predecessor else {
         process.keep(claim.publish(tell)?);
         process.open();
-        return Ok(());
+        return Ok(true);
     };
-    if !process.has_backend() {
-        return Err(predecessor.lacks_backend());
+    match process.await_backend(signals) {
+        Prospect::Usable => {}
+        Prospect::Stopped => return Ok(false),
+        // Without one we serve as well as anybody, if nobody else does any more.
+        Prospect::None if predecessor.is_gone() => {}
+        Prospect::None => return Err(predecessor.lacks_backend()),
     }
     predecessor.relieve()?;
+    if let Some(Err(error)) = routing.map(|routing| routing.attach()) {
+        log::warn!("connections go where the kernel's hash says: --steer cpu: {error}");
+    }
     process.open();
     notifier.tell(&format!("MAINPID={}", std::process::id()));
     eprintln!("took the listeners over from process {}", predecessor.pid);
@@ -147,7 +187,7 @@ fn succeed(
         // Clients are served already, and by nobody else.
         Err(error) => log::warn!("nobody can take over from this process: {error}"),
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Tells once for each SIGTERM or SIGINT; and for each SIGHUP, if there is a file to re-open or no terminal that it

@@ -94,6 +94,17 @@ enum Stage {
     Cut,
 }
 
+/// What a process that stands by can expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prospect {
+    /// Requests have somewhere to go.
+    Usable,
+    /// Not yet.
+    None,
+    /// It was told to stop.
+    Stopped,
+}
+
 enum Event {
     Ready,
     /// The thread has ended; `None` when it was meant to.
@@ -257,11 +268,33 @@ impl Process {
         })
     }
 
-    /// Waits until requests have somewhere to go; whether they have.
-    pub fn has_backend(&self) -> bool {
-        let until = Instant::now() + BACKEND_PATIENCE;
-        let set = || self.sets.as_ref()?.recv_deadline(until).ok();
-        std::iter::from_fn(set).any(|set| set.is_usable())
+    /// Waits until requests have somewhere to go, for at most [`BACKEND_PATIENCE`].
+    pub(super) fn await_backend(&self, signals: &Receiver<Signal>) -> Prospect {
+        let until = crossbeam_channel::at(Instant::now() + BACKEND_PATIENCE);
+        let never = crossbeam_channel::never();
+        let sets = self.sets.as_ref().map_or(&never, |sets| sets);
+        let mut is_usable = false;
+        loop {
+            // Told to stop it must not say that it is ready: the other one would leave.
+            while let Ok(signal) = signals.try_recv() {
+                if matches!(signal, Signal::Stop) {
+                    return Prospect::Stopped;
+                }
+            }
+            if is_usable {
+                return Prospect::Usable;
+            }
+            crossbeam_channel::select! {
+                recv(sets) -> set => match set {
+                    Ok(set) => is_usable = set.is_usable(),
+                    Err(_) => return Prospect::None,
+                },
+                recv(signals) -> signal => if matches!(signal, Ok(Signal::Stop) | Err(_)) {
+                    return Prospect::Stopped;
+                },
+                recv(until) -> _ => return Prospect::None,
+            }
+        }
     }
 
     /// From here on the workers accept.

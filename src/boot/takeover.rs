@@ -87,6 +87,11 @@ impl Predecessor {
         Ok(Some((Self { wire, path: path.to_owned(), pid }, sockets)))
     }
 
+    /// Whether it has ended meanwhile: then the listeners are ours alone.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(call(&self.path), Ok(None))
+    }
+
     /// Why it is not relieved when there is no backend for us.
     pub(super) fn lacks_backend(&self) -> Error {
         Error::Takeover(self.path.clone(), TakeoverFault::NoBackend)
@@ -100,8 +105,7 @@ impl Predecessor {
         let outcome = self.wire.say(Word::Ready).and_then(|()| self.wire.hear(Word::Agreed));
         match outcome {
             Ok(()) => Ok(()),
-            // It ended meanwhile: then the listeners are ours alone.
-            Err(handover::Error::Io(_)) if matches!(call(&self.path), Ok(None)) => Ok(()),
+            Err(handover::Error::Io(_)) if self.is_gone() => Ok(()),
             Err(error) => {
                 Err(Error::Takeover(self.path.clone(), TakeoverFault::NotHandedOver(error)))
             }

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
@@ -195,8 +196,10 @@ impl Wire {
         {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
         }
-        let sent = sendmsg(&self.0, &[IoSlice::new(&record)], &mut ancillary, SendFlags::NOSIGNAL)
-            .map_err(io::Error::from)?;
+        let record = [IoSlice::new(&record)];
+        // What a ring of this thread left to be done interrupts calls as a signal does.
+        let send = || sendmsg(&self.0, &record, &mut ancillary, SendFlags::NOSIGNAL);
+        let sent = retry_on_intr(send).map_err(io::Error::from)?;
         if sent == RECORD_BYTES {
             Ok(())
         } else {
@@ -211,8 +214,8 @@ impl Wire {
         let mut space = [MaybeUninit::uninit(); SPACE_BYTES];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let into = &mut [IoSliceMut::new(&mut record)];
-        let received = recvmsg(&self.0, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-            .map_err(io::Error::from)?;
+        let receive = || recvmsg(&self.0, into, &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        let received = retry_on_intr(receive).map_err(io::Error::from)?;
         let mut descriptors = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {

@@ -180,9 +180,9 @@ fn too_few_descriptors_are_refused_with_the_remedy() {
         let allowed = format!("only {limit} descriptors are allowed");
         assert_says(&told, 1, &[&[allowed.as_str()], &remedy[..]].concat());
     }
-    // So few that nothing can even count them.
+    // So few that one thread or another may find none before anybody counts them.
     let told = refused_under("-n 5");
-    assert_says(&told, 1, &[&["Too many open files"], &remedy[..]].concat());
+    assert_says(&told, 1, &remedy);
 }
 
 #[test]

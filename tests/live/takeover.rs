@@ -156,6 +156,39 @@ fn three_upgrades_in_a_row_refuse_and_drop_nothing() {
     assert!(!house.socket().exists(), "who leaves without a successor cleans up");
 }
 
+/// Who was given the listeners and has not been told of since.
+fn pid_with_listeners(old: &Balancer) -> String {
+    wait::value("it has the listeners", PATIENCE, || {
+        let log = old.log();
+        let line = log.iter().rfind(|line| line.contains("process "))?;
+        let (pid, what) = line.split_once("process ")?.1.split_once(' ')?;
+        what.starts_with("has the listeners").then(|| pid.to_owned())
+    })
+}
+
+fn kill(signal: &str, pid: &str) {
+    let killed = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status();
+    assert!(killed.expect("a shell").success());
+}
+
+#[test]
+fn where_the_old_one_dies_the_new_one_serves_without_a_backend_too() {
+    let origin = Origin::start("a");
+    let house = House::before(&origin);
+    let old = house.start(&allowed_cores()[0].to_string());
+    old.until_ready();
+    let (agent, listen) = (Agent::start(), old.address().to_string());
+    let url = agent.url();
+    let flags = ["--listen", &listen, "--agent", &url, "--target-port", "9"];
+    let new = thread::scope(|scope| {
+        let new = scope.spawn(|| house.next(&flags, &[]));
+        pid_with_listeners(&old);
+        old.signal("KILL");
+        new.join().expect("no panic").expect("it serves")
+    });
+    assert_eq!(Client::connect(new.address()).get("/").status(), 503);
+}
+
 #[test]
 fn a_new_one_that_dies_before_it_is_ready_changes_nothing() {
     let origin = Origin::start("a");
@@ -176,21 +209,23 @@ fn a_new_one_that_dies_before_it_is_ready_changes_nothing() {
         scope.spawn(|| churn(admin, "/readyz", &is_over, &asked));
         // It has the listeners, and an agent that says nothing: it waits for a backend.
         let flags = ["--listen", &listen, "--agent", &url, "--target-port", "9"];
-        thread::scope(|inner| {
-            let new = inner.spawn(|| house.next(&flags, &[]).map(drop));
-            let pid = wait::value("it has the listeners", PATIENCE, || {
-                let log = old.log();
-                let line = log.iter().find(|line| line.contains("has the listeners"))?;
-                line.split_once("process ")?.1.split(' ').next().map(str::to_owned)
+        for (signal, code) in [("KILL", None), ("TERM", Some(0))] {
+            let pid = thread::scope(|inner| {
+                let new = inner.spawn(|| house.next(&flags, &[]).map(drop));
+                let pid = pid_with_listeners(&old);
+                traffic.flows(200);
+                kill(signal, &pid);
+                assert_eq!(
+                    new.join().expect("no panic").expect_err("ended").code,
+                    code,
+                    "{signal}"
+                );
+                pid
             });
+            let line = format!("process {pid} did not take over: it hung up; this one serves on");
+            wait::until("the old one says so", PATIENCE, || is_said(&old, &line));
             traffic.flows(200);
-            let killed = Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).status();
-            assert!(killed.expect("a shell").success());
-            assert_eq!(new.join().expect("no panic").expect_err("killed").code, None);
-        });
-        let line = "did not take over: it hung up; this one serves on";
-        wait::until("the old one says so", PATIENCE, || is_said(&old, line));
-        traffic.flows(200);
+        }
         // Wrong settings, another address, no backend within its patience: each ends by itself.
         let wrong = house.next(&["--listen", &listen, "--backend", "a:0"], &[]).map(drop);
         assert_eq!(wrong.expect_err("a wrong port").code, Some(2));
@@ -213,7 +248,7 @@ fn a_new_one_that_dies_before_it_is_ready_changes_nothing() {
     let new = thread::scope(|scope| {
         let new = scope.spawn(|| house.next(&flags, &[]));
         let has_it =
-            || old.log().iter().filter(|line| line.contains("has the listeners")).count() == 4;
+            || old.log().iter().filter(|line| line.contains("has the listeners")).count() == 5;
         wait::until("it has the listeners", PATIENCE, has_it);
         traffic.flows(100);
         agent.push_set(&[("127.0.0.1", 50.0, "LU")]);
