@@ -3,40 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::support::balancer::{Balancer, allowed_cores};
+use crate::support::balancer::Balancer;
 use crate::support::client::Client;
-use crate::support::exposition;
 use crate::support::origin::Origin;
+use crate::support::per_core::{of_cores, two_cores};
 use crate::support::wait;
 
 const SOON: Duration = Duration::from_secs(10);
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-
-/// Two worker cores; `None`, loudly, on a host that has only one.
-fn two_cores(origin: &Origin, flags: &[&str]) -> Option<Balancer> {
-    let [first, second, ..] = allowed_cores()[..] else {
-        eprintln!("SKIPPED: this host offers one core");
-        return None;
-    };
-    let cores = format!("{first},{second}");
-    let always = ["--cores", &cores, "--admin", "127.0.0.1:0"];
-    Some(Balancer::before(&[(origin, 50)], &[&always[..], flags].concat()))
-}
-
-/// A series of each core, once its sum is `sum`.
-fn of_cores(balancer: &Balancer, name: &str, sum: f64) -> Vec<f64> {
-    let mut admin = Client::connect(balancer.admin());
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", balancer.admin());
-    wait::value(name, SOON, || {
-        admin.send(request.as_bytes()).expect("sent");
-        let page = admin.response("GET").expect("a page").text();
-        let samples = exposition::read(&page).expect("well-formed");
-        let of_core = |series: &str| series.starts_with(&format!("{name}{{"));
-        let values: Vec<f64> =
-            samples.iter().filter(|(series, _)| of_core(series)).map(|(_, n)| *n).collect();
-        (values.iter().sum::<f64>() == sum).then_some(values)
-    })
-}
 
 /// Whether the client gets an answer, and not the end of its connection.
 fn is_served(client: &mut Client) -> bool {

@@ -2,43 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::balancer::{Balancer, allowed_cores};
 use crate::support::client::Client;
-use crate::support::exposition;
 use crate::support::origin::Origin;
+use crate::support::per_core::{of_cores, of_cores_once, two_cores};
 use crate::support::wait;
-
-/// Two worker cores; `None` on a host that has only one.
-fn two_cores(origin: &Origin, flags: &[&str]) -> Option<Balancer> {
-    let [first, second, ..] = allowed_cores()[..] else {
-        eprintln!("one core: there is nothing to steer");
-        return None;
-    };
-    let cores = format!("{first},{second}");
-    let always = ["--cores", &cores, "--admin", "127.0.0.1:0"];
-    Some(Balancer::before(&[(origin, 50)], &[&always[..], flags].concat()))
-}
-
-/// A gauge or counter of each core, once its sum is `sum`.
-fn of_cores(balancer: &Balancer, name: &str, sum: f64) -> Vec<f64> {
-    of_cores_once(balancer, name, |n| n == sum)
-}
-
-/// A gauge or counter of each core, once `is_it` holds for the sum.
-fn of_cores_once(balancer: &Balancer, name: &str, is_it: impl Fn(f64) -> bool) -> Vec<f64> {
-    let mut admin = Client::connect(balancer.admin());
-    wait::value(name, Duration::from_secs(10), || {
-        let host = format!("Host: {}\r\n", balancer.admin());
-        let request = format!("GET /metrics HTTP/1.1\r\n{host}\r\n");
-        admin.send(request.as_bytes()).expect("sent");
-        let page = admin.response("GET").expect("a page").text();
-        let samples = exposition::read(&page).expect("well-formed");
-        let of_core = |series: &str| series.starts_with(&format!("{name}{{"));
-        let values: Vec<f64> =
-            samples.iter().filter(|(series, _)| of_core(series)).map(|(_, n)| *n).collect();
-        is_it(values.iter().sum()).then_some(values)
-    })
-}
 
 #[test]
 fn sixteen_long_connections_on_two_cores_are_level() {

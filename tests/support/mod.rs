@@ -14,6 +14,7 @@ pub mod noise;
 pub mod origin;
 pub mod outpost;
 pub mod parts;
+pub mod per_core;
 pub mod tmux;
 pub mod traffic;
 pub mod verify;
